@@ -1,0 +1,116 @@
+"""Settings, read once from the environment: the only module that looks at `os.environ`.
+
+A value comes from the environment variable of its name, else from `$VAR/settings.json` (mode 0600, which the
+embedded cluster writes), else from the default given here. Durations are seconds, sizes are connections.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the service is told from outside. One field a variable, upper-cased."""
+
+    # Where the data folder is; `settings.json` and the secrets of the embedded cluster lie there.
+    var: Path
+
+    # PostgreSQL. The catalog's DSN names every node that may hold it ("host=a,b port=1,2 dbname=catalog user=app
+    # password=..."): libpq finds the one that accepts writes. Shards and their nodes are rows of the catalog;
+    # every node takes the same role and password.
+    catalog_dsn: str
+    database_user: str
+    database_password: str
+    database_name: str = "marketplace"
+    # For `flask shards migrate` and `status` only: the administrator's role. Empty where the service alone runs.
+    admin_user: str = ""
+    admin_password: str = ""
+
+    # Redis-compatible servers: one for carts, sessions, cache and limits; the quorum of locks, comma-separated.
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    lock_urls: str = ""
+
+    # Secrets. `secret_key` signs tokens and cursors; `operator_token` is the operator's bearer token.
+    secret_key: str = ""
+    operator_token: str = ""
+
+    # Pools. See docs/pools.md for the arithmetic.
+    pool_size: int = 10
+    pool_max_waiting: int = 50
+    pool_timeout_seconds: float = 1.0
+    replica_pool_size: int = 2
+    connect_timeout_seconds: int = 2
+    # A statement that takes longer is given up, by the server first and then by the client, which also covers a
+    # server that is frozen and will not answer at all.
+    statement_timeout_seconds: float = 5.0
+
+    # How often a worker looks for new flags, a new shard map, revoked keys. Contract: a flag within 1 s, a key within 5 s.
+    catalog_poll_seconds: float = 0.3
+    revocation_poll_seconds: float = 1.0
+
+    session_ttl_seconds: int = 30 * 24 * 3600
+    cart_ttl_seconds: int = 7 * 24 * 3600
+    idempotency_ttl_seconds: int = 48 * 3600
+
+    # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
+    scrypt_log2_n: int = 14
+
+    port: int = 8000
+    host: str = "127.0.0.1"
+    workers: int = 2
+    log_format: str = "auto"
+    slow_request_seconds: float = 0.5
+    metrics_dir: str = ""
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. Raises `ConfigurationError` naming the variable that is missing or wrong."""
+    environ = os.environ if environ is None else environ
+    var = Path(environ.get("VAR") or ROOT / "var").expanduser()
+    if not var.is_absolute():
+        var = ROOT / var
+    stored = _stored(var / "settings.json")
+    values: dict[str, object] = {"var": var}
+    for field in fields(Settings):
+        if field.name == "var":
+            continue
+        name = field.name.upper()
+        raw = environ.get(name) or stored.get(name)
+        if raw is None:
+            continue
+        values[field.name] = _convert(name, raw, str(field.type))
+    missing = [f.name.upper() for f in fields(Settings) if f.name not in values and f.default is f.default_factory]
+    if missing:
+        raise ConfigurationError(
+            f"{', '.join(missing)} not set, and {var / 'settings.json'} does not say: is the cluster up (make up)?"
+        )
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _stored(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except PermissionError as error:
+        raise ConfigurationError(f"{path} is not readable for this user") from error
+    try:
+        return {name: str(value) for name, value in json.loads(text).items()}
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{path} is not a JSON object") from error
+
+
+def _convert(name: str, raw: str, kind: str) -> object:
+    try:
+        return {"int": int, "float": float}.get(kind, str)(raw)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}={raw!r} is not a number") from error

@@ -1,0 +1,20 @@
+"""Explicit psycopg pools: one for each shard's primary and one for each replica, in each worker. See docs/pools.md."""
+
+from errors import NodeUnavailable, PoolExhausted, StatementDeadline
+from pools.connection import ShardConnection
+from pools.node import Node
+from pools.pool import NodePool, PoolGauge
+from pools.probe import NodeState
+from pools.registry import PoolRegistry
+
+__all__ = [
+    "Node",
+    "NodePool",
+    "NodeState",
+    "NodeUnavailable",
+    "PoolExhausted",
+    "PoolGauge",
+    "PoolRegistry",
+    "ShardConnection",
+    "StatementDeadline",
+]

@@ -1,0 +1,164 @@
+"""What every server is doing now: its role, whether it answers, and how far a replica is behind.
+
+A worker keeps one connection of its own to every node, apart from the pools, and one thread (greenlet) a node, so
+that a frozen node delays no other's news. All that is known is in `NodeState`, a frozen value; unknown is `None` and
+never 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Literal
+
+from pools.connection import ShardConnection
+from pools.node import Node
+
+logger = logging.getLogger("pools")
+
+Role = Literal["primary", "replica", "unknown"]
+
+# Between two samples of a node. Shorter while its shard has no primary: whoever is promoted is to be found at once.
+SAMPLE_SECONDS = 1.0
+URGENT_SAMPLE_SECONDS = 0.1
+# After a failure; doubles up to this many seconds, so that a node that is gone costs nothing.
+LONGEST_PAUSE_SECONDS = 5.0
+# How many of the primary's past positions are kept: at one a second, the last ten minutes.
+HISTORY = 600
+
+# On a replica: how far it has replayed, and how old the last transaction it replayed is. On a primary: where its WAL
+# ends. One statement for both, for a node's role can change between two statements.
+_SAMPLE = """
+SELECT pg_is_in_recovery(),
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn)::bigint,
+       extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node, as last seen. `replay_lag_*` are 0 on a primary, and None where they are not known."""
+
+    name: str
+    role: Role = "unknown"
+    healthy: bool = False
+    replay_lag_bytes: int | None = None
+    replay_lag_seconds: float | None = None
+
+
+class PrimaryHistory:
+    """Where a shard's primary was when: turns a replica's position into seconds, without any clock but this one.
+
+    An idle primary's position does not move, so a replica that has it is 0 s behind however old the last
+    transaction is.
+    """
+
+    def __init__(self) -> None:
+        self._lsns: deque[int] = deque(maxlen=HISTORY)
+        self._times: deque[float] = deque(maxlen=HISTORY)  # when the position was first seen
+
+    def record(self, lsn: int, now: float) -> None:
+        if self._lsns and lsn < self._lsns[-1]:
+            # Another primary, behind the old one: what the old one wrote last is of no history of ours.
+            self._lsns.clear()
+            self._times.clear()
+        if not self._lsns or lsn > self._lsns[-1]:
+            self._lsns.append(lsn)
+            self._times.append(now)
+
+    def lag(self, lsn: int, transaction_age: float | None, now: float) -> tuple[int | None, float | None]:
+        """Bytes and seconds that a replica at `lsn` is behind. `transaction_age`: of the last one it replayed."""
+        if not self._lsns:
+            return None, None
+        behind = max(0, self._lsns[-1] - lsn)
+        if not behind:
+            return 0, 0.0
+        first_not_replayed = bisect_right(self._lsns, lsn)
+        seconds = now - self._times[first_not_replayed]
+        if first_not_replayed == 0 and transaction_age is not None:
+            seconds = max(seconds, transaction_age)  # further behind than this process remembers
+        return behind, seconds
+
+
+class NodeProbe:
+    """Samples one node until stopped. `connect` makes a connection to it; `changed` is told every new state."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        connect: Callable[[Node], ShardConnection],
+        history: PrimaryHistory,
+        urgent: Callable[[], bool],
+        changed: Callable[[Node, NodeState], None],
+    ) -> None:
+        self.node = node
+        self.state = NodeState(node.name)
+        self._connect = connect
+        self._history = history
+        self._urgent = urgent
+        self._changed = changed
+        self._connection: ShardConnection | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"probe-{node.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns at once; the thread ends, and its connection with it, when the wait it is in does."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                state = self._sample()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                self._lost(error, failures)
+                state = NodeState(self.node.name)
+            try:
+                self.state = state
+                self._changed(self.node, state)
+            except Exception:
+                logger.exception("node %s: its new state could not be acted on", self.node.name)
+            self._stop.wait(self._pause(failures))
+        if self._connection is not None:
+            self._connection.close()
+
+    def _sample(self) -> NodeState:
+        if self._connection is None:
+            self._connection = self._connect(self.node)
+        row = self._connection.execute(_SAMPLE, prepare=True).fetchone()
+        assert row is not None
+        in_recovery, lsn, transaction_age = row
+        now = monotonic()
+        if not in_recovery:
+            self._history.record(lsn, now)
+            return NodeState(self.node.name, "primary", True, 0, 0.0)
+        if lsn is None:  # a standby that has not replayed anything yet
+            return NodeState(self.node.name, "replica", True)
+        return NodeState(self.node.name, "replica", True, *self._history.lag(lsn, transaction_age, now))
+
+    def _lost(self, error: Exception, failures: int) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        if failures == 1:
+            logger.warning("node %s does not answer: %s", self.node.name, error)
+
+    def _pause(self, failures: int) -> float:
+        """Seconds to the next sample; jittered, so that the workers of a machine do not ask in step."""
+        if self._urgent():
+            seconds = URGENT_SAMPLE_SECONDS
+        else:
+            seconds = min(SAMPLE_SECONDS * 2 ** max(0, failures - 1), LONGEST_PAUSE_SECONDS)
+        return seconds * random.uniform(0.8, 1.2)  # noqa: S311
