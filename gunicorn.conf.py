@@ -186,7 +186,7 @@ class MarketplaceWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no 
             self.notify()
             gevent.sleep(TICK_SECONDS / 2)
 
-    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+    def handle_error(self, _req: Any, client: socket.socket, _addr: Any, exc: BaseException) -> None:
         """Answer what never reached the application, or broke outside of it, as RFC 9457 has it."""
         status, title, detail = next(
             (refusal[1:] for refusal in REFUSALS if isinstance(exc, refusal[0])), REFUSALS[-1][1:]
@@ -217,7 +217,7 @@ class MarketplaceWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no 
 worker_class = MarketplaceWorker
 
 
-def on_starting(server: Any) -> None:
+def on_starting(_server: Any) -> None:
     """In the parent, before any worker: no figures of processes that are no more."""
     shutil.rmtree(metrics_folder, ignore_errors=True)
     metrics_folder.mkdir(parents=True, mode=0o700)
@@ -235,13 +235,13 @@ def post_worker_init(worker: MarketplaceWorker) -> None:
         marketplace.start(f"worker-{worker.number}")
 
 
-def worker_exit(server: Any, worker: MarketplaceWorker) -> None:
+def worker_exit(_server: Any, worker: MarketplaceWorker) -> None:
     """In the worker, with no request left."""
     if marketplace := getattr(getattr(worker, "wsgi", None), "extensions", {}).get("marketplace"):
         marketplace.stop()
 
 
-def child_exit(server: Any, worker: MarketplaceWorker) -> None:
+def child_exit(_server: Any, worker: MarketplaceWorker) -> None:
     """In the parent, after a worker is gone."""
     from metrics import forget_process  # noqa: PLC0415 - reads the variable set above, and opens files
 
