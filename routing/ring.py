@@ -70,8 +70,8 @@ def _targets(weights: Mapping[str, float], owned: Mapping[str, int]) -> dict[str
     """How many partitions each shard gets: its exact quota, rounded down or up so that all are given out.
 
     Rounded up first are the shards that already own more than their quota rounded down, since that spares a
-    move; then the largest remainders (Hamilton's method), then the earlier in order. Fractions, because in
-    floats three equal weights need not give three equal quotas.
+    move; then the largest remainders (Hamilton's method), then the earlier in order. In fractions, so that
+    the quotas add up to `PARTITIONS` exactly, whatever the weights.
     """
     total = sum(map(Fraction, weights.values()))
     quotas = {shard: PARTITIONS * Fraction(weight) / total for shard, weight in weights.items()}

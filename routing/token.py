@@ -61,7 +61,7 @@ class TokenCodec:
         A token that is missing, forged, garbled, too long or of another version says nothing: {}, and no
         error, since a client cannot mend it and a read from the primary is right without one.
         """
-        if not text:
+        if not text or len(text) > MAX_CHARACTERS:
             return {}
         payload = self._signer.unsign(text)
         if payload is None or not payload.startswith(_VERSION):
