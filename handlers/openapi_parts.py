@@ -1,0 +1,129 @@
+"""The OpenAPI document's fixed parts: the parameters and headers that endpoints name, tags, credentials.
+
+Each is a component of the document, under the name that declarations use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flags
+
+Json = dict[str, Any]
+
+TAGS = {
+    "stores": "Stores and their merchant keys.",
+    "products": "What a store sells.",
+    "customers": "Who signed up with a store.",
+    "sessions": "A shopper's session, as a guest or signed in.",
+    "cart": "What a session means to buy.",
+    "orders": "What was bought: stock of every line, or of none.",
+    "operator": "The shards behind the stores.",
+    "ops": "For the people and programs that run the service.",
+}
+
+SECURITY_SCHEMES = {
+    "operator": {"type": "http", "scheme": "bearer", "description": "The operator's token."},
+    "merchant": {"type": "http", "scheme": "bearer", "description": "A merchant key; belongs to one store."},
+    "session": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A shopper's session token; belongs to one store.",
+    },
+}
+
+# What each problem's answer carries, by status.
+PROBLEM_HEADERS = {
+    401: ("WWW-Authenticate",),
+    409: ("Retry-After",),
+    429: ("Retry-After", "RateLimit-Policy", "RateLimit"),
+    503: ("Retry-After",),
+}
+
+# Bodies that say more than their required fields would.
+EXAMPLES: dict[str, Json] = {
+    "FlagChange": {"enabled": True},
+    "NewProduct": {"title": "Blue Mug", "description": "Holds 30 cl.", "price": 1250, "stock": 40},
+    "ProductPatch": {"price": 1150},
+}
+
+
+def _path_id(name: str, description: str) -> Json:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "format": "uuid"},
+    }
+
+
+def _header_in(name: str, description: str, *, required: bool = False, **schema: Any) -> Json:
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "description": description,
+        "schema": {"type": "string"} | schema,
+    }
+
+
+PARAMETERS: dict[str, Json] = {
+    "store_id": _path_id("store_id", "The store."),
+    "product_id": _path_id("product_id", "The product."),
+    "order_id": _path_id("order_id", "The order."),
+    "key_id": _path_id("key_id", "The merchant key's id, not the key."),
+    "name": {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "The flag.",
+        "schema": {"type": "string", "enum": list(flags.NAMES)},
+    },
+    "Idempotency-Key": _header_in(
+        "Idempotency-Key",
+        "Made up by the client, one for each order it means to place; a repeat with the same body gets the "
+        "first answer again, byte for byte.",
+        required=True,
+        minLength=1,
+        maxLength=255,
+        pattern=r"^[!-~]+$",
+        examples=["order-2f1c9a"],
+    ),
+    "If-Match": _header_in("If-Match", "An `ETag`: change the thing only if it still is that version."),
+    "If-None-Match": _header_in("If-None-Match", "An `ETag`: answer 304 if the thing still is that version."),
+    "Consistency-Token": _header_in(
+        "Consistency-Token",
+        "Of an earlier answer: this request sees that write. Opaque; a cookie does as well.",
+    ),
+    "X-Request-Id": _header_in(
+        "X-Request-Id", "Echoed, and in every log line of the request.", pattern=r"^[A-Za-z0-9._-]{1,128}$"
+    ),
+}
+
+
+def _header_out(description: str, *, required: bool = False, **schema: Any) -> Json:
+    return {"description": description, "required": required, "schema": {"type": "string"} | schema}
+
+
+HEADERS: dict[str, Json] = {
+    "X-Request-Id": _header_out(
+        "The request's own id, or the one that was made up for it.",
+        required=True,
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+    ),
+    "X-Served-By": _header_out("The node that answered, such as `shard-1-b`; `cache` where none was asked."),
+    "X-Cache": _header_out("What the cache did.", enum=["hit", "miss", "bypass"]),
+    "Server-Timing": _header_out("Where the time went, in ms: `route`, `pool`, `db`, `cache`."),
+    "Consistency-Token": _header_out("Send it with a later request, and that one sees this write. Opaque."),
+    "Location": _header_out("The path of what was made.", required=True, format="uri-reference"),
+    "ETag": _header_out("This version of the thing."),
+    "Link": _header_out('The next page: `<...>; rel="next"`.'),
+    "Idempotent-Replayed": _header_out("`true` where this is the first answer again.", enum=["true"]),
+    "WWW-Authenticate": _header_out("`Bearer`."),
+    "Retry-After": _header_out(
+        "Seconds after which the same request may succeed.", type="integer", minimum=0
+    ),
+    "RateLimit-Policy": _header_out("The quotas that apply (IETF draft)."),
+    "RateLimit": _header_out("What is left of them (IETF draft)."),
+}

@@ -1,0 +1,172 @@
+"""For the people and programs that run the service: health, figures, the API's document, and a plain page."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from threading import Lock
+from typing import Generic, TypeVar
+
+import msgspec
+from flask import Blueprint, Response, abort, render_template, request
+from werkzeug.wrappers import Response as AnyResponse
+
+import metrics
+import sql
+from errors import Unavailable
+from handlers import openapi, swagger
+from handlers.endpoint import Endpoint
+from operations.marketplace import Marketplace
+from operations.topology import topology
+from routing.scope import Scope
+
+# Orchestrators give a probe a second or few: a frozen shard must not use that up. Longer than the wait for a
+# connection (`pool_timeout_seconds`), so that a shard which is merely busy gets its say.
+ANSWER_WITHIN_SECONDS = 1.5
+
+COUNT_STORES = sql.query("count_stores")
+
+Found = TypeVar("Found")
+
+
+class EveryShard(Generic[Found]):
+    """Asks every shard the same, side by side, and waits `within_seconds` for all of them together.
+
+    A shard that is still being asked is not asked again: however often a probe comes by, a frozen shard holds
+    one thread and one connection.
+    """
+
+    def __init__(self, ask: Callable[[str], Found], within_seconds: float = ANSWER_WITHIN_SECONDS) -> None:
+        self._ask = ask
+        self._within_seconds = within_seconds
+        self._lock = Lock()
+        self._running: dict[str, Future[Found]] = {}
+        self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="every-shard")
+
+    def __call__(self, shards: Sequence[str]) -> dict[str, Found | None]:
+        """What each shard said; None where it said nothing in time, or asking it failed."""
+        with self._lock:
+            asked = {shard: self._future(shard) for shard in shards}
+        wait(asked.values(), timeout=self._within_seconds)
+        return {
+            shard: future.result() if future.done() and future.exception() is None else None
+            for shard, future in asked.items()
+        }
+
+    def _future(self, shard: str) -> Future[Found]:
+        future = self._running.get(shard)
+        if future is None or future.done():
+            future = self._running[shard] = self._threads.submit(self._ask, shard)
+        return future
+
+
+class Ops:
+    """The views. One object a worker."""
+
+    def __init__(self, marketplace: Marketplace, endpoints: Sequence[Endpoint]) -> None:
+        self._marketplace = marketplace
+        self._ping = EveryShard(self._answers)
+        self._count = EveryShard(self._count_stores)
+        document = openapi.document(endpoints)
+        self._version = document["info"]["version"]
+        self._document = msgspec.json.encode(document)
+        self._document_tag = hashlib.sha256(self._document).hexdigest()[:32]
+
+    def healthz(self) -> Response:
+        return Response(b'{"status":"ok"}', content_type="application/json")
+
+    def readyz(self) -> Response:
+        """200 where every shard's primary answers. Raises `Unavailable`, with the `shards` that do not."""
+        answers = self._ping(self._marketplace.router.shards())
+        silent = [shard for shard, answered in answers.items() if not answered]
+        if silent:
+            detail = f"No answer from the primary of {', '.join(silent)}."
+            raise Unavailable(detail, retry_after_seconds=1, shards=silent)
+        return Response(b'{"status":"ok"}', content_type="application/json")
+
+    def metrics(self) -> Response:
+        metrics.refresh(self._marketplace.pools)
+        return Response(metrics.render(), content_type=metrics.CONTENT_TYPE)
+
+    def openapi(self) -> AnyResponse:
+        response = Response(self._document, content_type="application/json")
+        response.set_etag(self._document_tag)
+        response.cache_control.no_cache = True
+        return response.make_conditional(request)
+
+    def docs(self) -> Response:
+        names = {"style": swagger.STYLE, "script": swagger.SCRIPT, "start": swagger.START}
+        parts = {key: {"name": name, "version": swagger.asset(name).version} for key, name in names.items()}
+        # Swagger UI draws its icons from data: URLs; scripts and styles are files, and nothing is inline.
+        policy = "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+        return _page(render_template("docs.html", **parts), policy)
+
+    def problems(self) -> Response:
+        """What each problem's `type` points at."""
+        nonce = secrets.token_urlsafe(16)
+        html = render_template("problems.html", nonce=nonce, kinds=openapi.problem_kinds())
+        return _page(html, f"style-src 'nonce-{nonce}'; img-src data:")
+
+    def docs_asset(self, name: str) -> Response:
+        try:
+            found = swagger.asset(name)
+        except KeyError:
+            abort(404)
+        zipped = request.accept_encodings.best_match(["gzip", "identity"]) == "gzip"
+        response = Response(found.compressed if zipped else found.content, content_type=found.media_type)
+        if zipped:
+            response.content_encoding = "gzip"
+        response.vary.add("Accept-Encoding")
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def home(self) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        here = self._marketplace
+        snapshot = here.maps.current()
+        html = render_template(
+            "home.html",
+            nonce=nonce,
+            version=self._version,
+            flags=snapshot.flags.as_dict(),
+            **topology(snapshot.map, here.pools.states(), {}, self._count(here.router.shards())),
+        )
+        return _page(html, f"style-src 'nonce-{nonce}'; img-src data:")
+
+    def _answers(self, shard: str) -> bool:
+        return self._marketplace.router.ping(shard)
+
+    def _count_stores(self, shard: str) -> int:
+        scope = Scope(self._marketplace.maps.current().flags)
+        count: int = self._marketplace.router.on_shard(scope, shard, COUNT_STORES, {})[0][0]
+        return count
+
+
+def _page(html: str, policy: str) -> Response:
+    response = Response(html, content_type="text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; {policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def blueprint(ops: Ops) -> Blueprint:
+    """The routes of the views."""
+    routes = Blueprint("ops", __name__, template_folder="templates")
+    get = partial(routes.add_url_rule, methods=["GET"])
+    get("/healthz", "healthz", ops.healthz)
+    get("/readyz", "readyz", ops.readyz)
+    get("/metrics", "metrics", ops.metrics)
+    get("/openapi.json", "openapi", ops.openapi)
+    get("/docs", "docs", ops.docs)
+    get("/docs/problems", "problems", ops.problems)
+    get("/docs/<name>", "docs_asset", ops.docs_asset)
+    get("/", "home", ops.home)
+    return routes
