@@ -55,13 +55,17 @@ def load(connection: CatalogConnection) -> Snapshot:
     row = _row(connection, "load_catalog")
     epoch, shards, nodes, partitions, ranges, pinned, pinned_shards, stays, flags = row
     index = {name: number for number, (name, _) in enumerate(shards)}
+    # Turning sharding on pins half of all stores or more, all alike: one Pin for each kind, not each store.
+    kinds = {kind: Pin(*kind) for kind in set(zip(pinned_shards, stays, strict=True))}
     shard_map = ShardMap(
         epoch=epoch,
         shards=tuple(Shard(name, float(weight)) for name, weight in shards),
         nodes=tuple(Node(*node) for node in nodes),
         partitions=tuple(index[shard] for shard in partitions),
         ranges=tuple(Range(UUID(low), UUID(high), shard) for low, high, shard in ranges),
-        pins={store: Pin(*pin) for store, *pin in zip(pinned, pinned_shards, stays, strict=True)},
+        pins={
+            store: kinds[shard, stay] for store, shard, stay in zip(pinned, pinned_shards, stays, strict=True)
+        },
     )
     return Snapshot(shard_map, Flags.from_rows(flags))
 
