@@ -1,0 +1,97 @@
+"""What every command starts from: settings, catalog, direct connections of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+import config
+import sql
+from pools.node import Node
+from routing import catalog
+from routing.catalog import Catalog, Snapshot
+from routing.shard_map import ShardMap
+
+APPLICATION_NAME = "flask"
+# A peer that takes nothing any more, such as a frozen server during COPY: libpq gives it up after this long.
+_TCP_USER_TIMEOUT_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The cluster of these settings. Opens a connection for each use: commands are rare and short."""
+
+    settings: config.Settings
+
+    @property
+    def catalog(self) -> Catalog:
+        return Catalog(lambda: self._connect_catalog("read-write"))
+
+    def snapshot(self) -> Snapshot:
+        """Map and flags, from whichever node of the catalog answers first."""
+        with self._connect_catalog("any") as connection:
+            return catalog.load(connection)
+
+    def shard_dsn(self, shard_map: ShardMap, shard: str) -> str:
+        """To the node of the shard that accepts writes."""
+        return self._conninfo([node for node in shard_map.nodes if node.shard == shard], "read-write")
+
+    def node_dsn(self, node: Node) -> str:
+        """To this node, whatever its role."""
+        return self._conninfo([node], "any")
+
+    def psql_url(self, node: Node) -> str:
+        """What `psql` takes; it holds a password."""
+        user, password = self._role()
+        secret = f":{quote(password, safe='')}" if password else ""
+        address = f"{node.host}:{node.port}/{self.settings.database_name}"
+        return f"postgresql://{quote(user, safe='')}{secret}@{address}"
+
+    def stores_of(self, shard_map: ShardMap, shard: str) -> Sequence[UUID]:
+        """The stores that live on a shard now."""
+        with psycopg.connect(self.shard_dsn(shard_map, shard), autocommit=True) as connection:
+            return [store_id for (store_id,) in connection.execute(sql.query("list_store_ids").text)]
+
+    def _role(self) -> tuple[str, str]:
+        """The administrator's where the settings have one, else the service's."""
+        settings = self.settings
+        if settings.admin_user:
+            return settings.admin_user, settings.admin_password
+        return settings.database_user, settings.database_password
+
+    def _conninfo(self, nodes: Sequence[Node], target: str) -> str:
+        user, password = self._role()
+        return make_conninfo(
+            host=",".join(node.host for node in nodes),
+            port=",".join(str(node.port) for node in nodes),
+            dbname=self.settings.database_name,
+            user=user,
+            password=password,
+            target_session_attrs=target,
+            connect_timeout=self.settings.connect_timeout_seconds,
+            tcp_user_timeout=_TCP_USER_TIMEOUT_MS,
+            application_name=APPLICATION_NAME,
+        )
+
+    @contextmanager
+    def _connect_catalog(self, target: str) -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(
+            self.settings.catalog_dsn,
+            autocommit=True,
+            target_session_attrs=target,
+            connect_timeout=self.settings.connect_timeout_seconds,
+            application_name=APPLICATION_NAME,
+        ) as connection:
+            yield connection
+
+
+def open_cluster() -> Cluster:
+    """From the environment. Raises `ConfigurationError` where something is missing."""
+    return Cluster(config.load())

@@ -1,0 +1,117 @@
+"""One look at every node, all side by side and each with a short patience: a dead one costs no other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import psycopg
+
+from commands.cluster import Cluster
+from commands.terminal import one_line
+from errors import StatementDeadline
+from operations.topology import ObservedPool, pool_name
+from pools.connection import ShardConnection
+from pools.node import Node
+from pools.probe import NodeState, Role
+from routing.shard_map import ShardMap
+
+# For each answer of a node; connecting to it has `connect_timeout_seconds`. A frozen node costs one of the two.
+PATIENCE_SECONDS = 2.0
+
+# Role, position and the age of what was replayed last in one statement: a role can change between two.
+_LOOK = """
+SELECT in_recovery, lsn::text, (lsn - '0/0'::pg_lsn)::bigint, age
+FROM (
+    SELECT pg_is_in_recovery() AS in_recovery,
+           CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn,
+           extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 AS age
+) AS node
+"""
+# Asked of every node, so that a shard whose primary is away still says how many it has.
+_COUNT_STORES = "SELECT count(*) FROM stores"
+# The service names its connections worker/pool.
+_POOL = """
+SELECT count(*), count(*) FILTER (WHERE state = 'idle')
+FROM pg_stat_activity WHERE datname = current_database() AND split_part(application_name, '/', 2) = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one node said. `error` is why it said nothing."""
+
+    node: Node
+    role: Role = "unknown"
+    lsn: str | None = None
+    position: int | None = None
+    transaction_age_seconds: float | None = None
+    stores: int | None = None
+    pool: ObservedPool = field(default_factory=ObservedPool)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Every node's look, and what follows from all of them together."""
+
+    looks: Mapping[str, Look]
+
+    def states(self) -> dict[str, NodeState]:
+        return {name: self._state(look) for name, look in self.looks.items()}
+
+    def gauges(self) -> dict[str, ObservedPool]:
+        """By pool, as the service names them."""
+        return {pool_name(look.node.shard, name, look.role): look.pool for name, look in self.looks.items()}
+
+    def stores(self, shard: str) -> int | None:
+        """As the primary says; without one, as the replica that has replayed most."""
+        looks = [look for look in self.looks.values() if look.node.shard == shard and look.stores is not None]
+        best = max(looks, key=lambda look: (look.role == "primary", look.position or 0), default=None)
+        return best.stores if best else None
+
+    def primaries(self, shard: str) -> Sequence[Look]:
+        return [look for look in self.looks.values() if look.node.shard == shard and look.role == "primary"]
+
+    def _state(self, look: Look) -> NodeState:
+        name = look.node.name
+        if look.role == "unknown":
+            return NodeState(name)
+        if look.role == "primary":
+            return NodeState(name, "primary", True, 0, 0.0)
+        primary = max((look.position or 0 for look in self.primaries(look.node.shard)), default=None)
+        if primary is None or look.position is None:
+            return NodeState(name, "replica", True)
+        behind = max(0, primary - look.position)
+        # An idle primary's last transaction may be old; a replica that has it is not behind for that.
+        return NodeState(name, "replica", True, behind, look.transaction_age_seconds if behind else 0.0)
+
+
+def observe(cluster: Cluster, shard_map: ShardMap) -> Observation:
+    """Ask every node at once. Takes about as long as the slowest may, however many they are."""
+    nodes = shard_map.nodes
+    with ThreadPoolExecutor(max(1, len(nodes)), "observe") as threads:
+        looks = threads.map(lambda node: _look(cluster.node_dsn(node), node), nodes)
+        return Observation({look.node.name: look for look in looks})
+
+
+def _look(dsn: str, node: Node) -> Look:
+    try:
+        with ShardConnection.connect(dsn, autocommit=True) as connection:
+            connection.node, connection.shard = node.name, node.shard
+            connection.deadline_seconds = PATIENCE_SECONDS
+            in_recovery, lsn, position, age = connection.execute(_LOOK).fetchone() or (None,) * 4
+            role: Role = "replica" if in_recovery else "primary"
+            pool = connection.execute(_POOL, [pool_name(node.shard, node.name, role)]).fetchone() or ()
+            return Look(node, role, lsn, position, age, _count_stores(connection), ObservedPool(*pool))
+    except (psycopg.Error, StatementDeadline) as error:
+        return Look(node, error=one_line(error))
+
+
+def _count_stores(connection: ShardConnection) -> int | None:
+    try:
+        row = connection.execute(_COUNT_STORES).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None  # not migrated yet
+    return row[0] if row else None
