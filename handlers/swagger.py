@@ -14,7 +14,8 @@ from pathlib import Path
 
 from errors import ConfigurationError
 
-DISTRIBUTION = "flask-openapi3-swagger"
+# The first one that is installed; both carry the files of Swagger UI's own distribution.
+DISTRIBUTIONS = ("flask-swagger-ui", "flask-openapi3-swagger")
 SCRIPT, STYLE, START = "swagger-ui-bundle.js", "swagger-ui.css", "docs.js"
 
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -48,8 +49,10 @@ def _path(name: str) -> Path:
         return Path(__file__).parent / "static" / START
     if name not in (SCRIPT, STYLE):
         raise KeyError(name)
-    try:
-        files = distribution(DISTRIBUTION).files or ()
-    except PackageNotFoundError as error:
-        raise ConfigurationError(f"{DISTRIBUTION} is not installed: /docs has no Swagger UI") from error
-    return next(Path(str(file.locate())) for file in files if file.name == name)
+    for package in DISTRIBUTIONS:
+        try:
+            files = distribution(package).files or ()
+        except PackageNotFoundError:
+            continue
+        return next(Path(str(file.locate())) for file in files if file.name == name)
+    raise ConfigurationError(f"None of {', '.join(DISTRIBUTIONS)} is installed: /docs has no Swagger UI")
