@@ -17,7 +17,8 @@ from pools.node import Node
 from pools.probe import NodeState, Role
 from routing.shard_map import ShardMap
 
-# For each answer of a node; connecting to it has `connect_timeout_seconds`. A frozen node costs one of the two.
+# For each answer of a node; connecting to it has `connect_timeout_seconds`. A frozen node costs one of the
+# two.
 PATIENCE_SECONDS = 2.0
 
 # Role, position and the age of what was replayed last in one statement: a role can change between two.

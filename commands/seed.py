@@ -31,8 +31,9 @@ _KEYS = "Make each store a merchant key and write them to this file, mode 0600, 
 def seed_command(stores: int, products: int, orders: int, random_seed: int, keys: Path | None) -> None:
     """Fill the shards with Faker data, all shards side by side.
 
-    The same --random-seed with the same numbers makes the same rows: ids, titles, prices, times. Only merchant
-    keys and password hashes differ. Seeded rows are dated in 2025, so whatever is made by hand is newer.
+    The same --random-seed with the same numbers makes the same rows: ids, titles, prices, times. Only
+    merchant keys and password hashes differ. Seeded rows are dated in 2025, so whatever is made by hand is
+    newer.
 
     Every store gets a customer for each four orders, five at least: shopper-1@example.com,
     shopper-2@example.com and so on, all with the password demo-password.

@@ -15,9 +15,9 @@ StoresOf = Callable[[str], Sequence[UUID]]  # a shard's name -> the stores that 
 def set_flag(catalog: Catalog, name: str, enabled: bool, stores_of: StoresOf) -> None:
     """Set one flag in the catalog; workers follow within a second. Setting it to what it is changes nothing.
 
-    `stores_of` is asked for the flag `sharding` only, while the map is locked. Raises `NotFound` for an unknown
-    name, `Conflict` where the layer is not built in this version, or where stores live on other shards than the
-    first while `sharding` is to go off.
+    `stores_of` is asked for the flag `sharding` only, while the map is locked. Raises `NotFound` for an
+    unknown name, `Conflict` where the layer is not built in this version, or where stores live on other
+    shards than the first while `sharding` is to go off.
     """
     if name not in NAMES:
         raise NotFound(f"There is no flag {name}. The flags are: {', '.join(NAMES)}.")

@@ -64,8 +64,8 @@ def seed(
     """Make every planned store on the shard it belongs to; all of them or, with `SeedError`, none.
 
     `dsn_of` gives the DSN of a shard's primary. `keys_file` gets a line of JSON for each store,
-    `{"store_id", "api_key"}`, before the commit, so that no key is lost. `progress` is told of rows as they are
-    sent.
+    `{"store_id", "api_key"}`, before the commit, so that no key is lost. `progress` is told of rows as they
+    are sent.
     """
     snapshot = catalog.load()
     homes = _homes(plan, snapshot)

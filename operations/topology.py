@@ -42,8 +42,9 @@ def topology(
 ) -> dict[str, Any]:
     """The document of the operator API: shards in the map's order, nodes by name.
 
-    `states` by node, `gauges` by pool (`shard-0-primary`, or a replica's node), `stores` (how many live there) by
-    shard; what is missing is unknown. A node's pool is the one that leads to it in its present role.
+    `states` by node, `gauges` by pool (`shard-0-primary`, or a replica's node), `stores` (how many live
+    there) by shard; what is missing is unknown. A node's pool is the one that leads to it in its present
+    role.
     """
     nodes = sorted(shard_map.nodes, key=lambda node: node.name)
     return {

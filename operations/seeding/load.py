@@ -28,12 +28,13 @@ _COPY = {table: f"COPY {table} ({columns}) FROM STDIN".encode() for table, colum
 _COUNT = b"SELECT count(*) FROM stores WHERE store_id = ANY(%s)"
 _DELETE = [f"DELETE FROM {table} WHERE store_id = ANY(%s)".encode() for table in reversed(TABLES)]  # noqa: S608
 
-# Rows are sent in batches of about this many, all tables of a batch in turn: enough that many small stores share
-# one COPY, few enough that a batch is a few megabytes and the progress bar moves.
+# Rows are sent in batches of about this many, all tables of a batch in turn: enough that many small stores
+# share one COPY, few enough that a batch is a few megabytes and the progress bar moves.
 BATCH_ROWS = 10_000
 
-# For the seeding session only. The search index first collects new entries in a list (GIN's fast update) and sorts
-# them in when it is full; 16 MB of them together, in place of 4 MB, cost a sixth less CPU (docs/seeding.md).
+# For the seeding session only. The search index first collects new entries in a list (GIN's fast update) and
+# sorts them in when it is full; 16 MB of them together, in place of 4 MB, cost a sixth less CPU
+# (docs/seeding.md).
 _SESSION = b"SET gin_pending_list_limit = '16MB'; SET work_mem = '64MB'; SET statement_timeout = 0"
 
 Link = psycopg.Connection[tuple[object, ...]]
@@ -64,8 +65,8 @@ def load(
 ) -> int:
     """Fill every shard, then commit everywhere; returns the number of rows, of all tables.
 
-    `progress` is told how many rows were just sent, from several threads. `committing` is entered when every row
-    is on its shard and nothing is visible yet, and left after the commits; what it raises on entry undoes
+    `progress` is told how many rows were just sent, from several threads. `committing` is entered when every
+    row is on its shard and nothing is visible yet, and left after the commits; what it raises on entry undoes
     everything. Raises `SeedError`: then no shard has any of the rows.
     """
     stop = threading.Event()

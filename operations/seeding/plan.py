@@ -10,8 +10,8 @@ from uuid import UUID
 import ids
 from operations.seeding.vocabulary import Vocabulary
 
-# Seeded ids and times fill the year 2025 (milliseconds since 1970, UTC), so that whatever is made by hand later
-# is newer and comes first in every list.
+# Seeded ids and times fill the year 2025 (milliseconds since 1970, UTC), so that whatever is made by hand
+# later is newer and comes first in every list.
 YEAR_START_MS = 1_735_689_600_000
 YEAR_MS = 365 * 24 * 3_600_000
 # Stores open one a second before that year begins; a store is older than everything in it.
@@ -20,8 +20,8 @@ _STORE_STEP_MS = 1_000
 CURRENCIES = ("EUR", "USD", "GBP", "CHF", "CAD", "SEK")
 ORDERS_A_CUSTOMER = 4
 _FEWEST_CUSTOMERS = 5
-# Orders name products of this many first ones of the store: a shop sells from a small part of its catalogue, and
-# the seeder need not hold a million products in memory.
+# Orders name products of this many first ones of the store: a shop sells from a small part of its catalogue,
+# and the seeder need not hold a million products in memory.
 BESTSELLERS = 1_000
 _MOST_LINES = 3
 

@@ -18,8 +18,8 @@ import ids
 from operations.seeding.plan import BESTSELLERS, YEAR_MS, YEAR_START_MS, PlannedStore, lines_of_order
 from operations.seeding.vocabulary import MATERIALS, THINGS, Vocabulary, copy_text
 
-# Products and customers come in the first half of the seeded year, orders in the second: nothing is sold before
-# it is there.
+# Products and customers come in the first half of the seeded year, orders in the second: nothing is sold
+# before it is there.
 _HALF_YEAR_MS = YEAR_MS // 2
 _CATALOGUE_START_MS = YEAR_START_MS
 _ORDERS_START_MS = YEAR_START_MS + _HALF_YEAR_MS

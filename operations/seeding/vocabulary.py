@@ -25,9 +25,9 @@ MATERIALS = (
 THINGS = (
     "Lamp", "Chair", "Desk", "Bookshelf", "Teapot", "Mug", "Bowl", "Cutting Board", "Knife", "Candle Holder",
     "Vase", "Mirror", "Clock", "Blanket", "Cushion", "Rug", "Backpack", "Wallet", "Watch Strap", "Notebook",
-    "Pen", "Bicycle Bell", "Water Bottle", "Lunch Box", "Umbrella", "Scarf", "Gloves", "Hat", "Jacket", "Shirt",
-    "Boots", "Sandals", "Headphones", "Speaker", "Keyboard Tray", "Phone Stand", "Plant Pot", "Watering Can",
-    "Bird Feeder", "Toolbox",
+    "Pen", "Bicycle Bell", "Water Bottle", "Lunch Box", "Umbrella", "Scarf", "Gloves", "Hat", "Jacket",
+    "Shirt", "Boots", "Sandals", "Headphones", "Speaker", "Keyboard Tray", "Phone Stand", "Plant Pot",
+    "Watering Can", "Bird Feeder", "Toolbox",
 )  # fmt: skip
 
 
