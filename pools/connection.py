@@ -1,11 +1,11 @@
-"""A connection of a pool: it knows which server it talks to, and it never waits for one longer than its deadline."""
+"""A connection of a pool: it knows whom it talks to, and never waits longer than its deadline."""
 
 from __future__ import annotations
 
 import select
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import errors as pg_errors
@@ -16,30 +16,26 @@ from psycopg.rows import RowFactory, tuple_row
 
 from errors import StatementDeadline
 
+if TYPE_CHECKING:
+    from pools.cooperative import CooperativeWait
+
 T = TypeVar("T")
 
-# Between two looks at the signal handlers while waiting without gevent (Ctrl-C in a command). psycopg's own value.
+# Between two looks for signals while waiting without gevent (Ctrl-C in a command). psycopg's own value.
 INTERRUPT_CHECK_SECONDS = 0.1
-
-
-def _system_poll() -> select.poll:
-    """The operating system's `poll`, also where gevent has put its own in its place."""
-    monkey = sys.modules.get("gevent.monkey")
-    poll = monkey.get_original("select", "poll") if monkey is not None else select.poll
-    return poll()
 
 
 class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
     """An autocommit connection to one node of a shard.
 
     `node` is the name of the server it talks to and `system_identifier` the identity of that server's cluster
-    (`pg_control_system()`); both are set when the pool makes the connection. `deadline_seconds` bounds every single
-    wait for the server. `phase` is for the caller: it sets `"commit"` before it sends what may commit a write, and
-    finds the word again in the `StatementDeadline`; the pool sets it back to `"statement"`.
+    (`pg_control_system()`); both are set when the pool makes the connection. `deadline_seconds` bounds every
+    single wait for the server. `phase` is for the caller: it sets `"commit"` before it sends what may commit
+    a write, and finds the word again in the `StatementDeadline`; the pool sets it back to `"statement"`.
     """
 
     node: str = ""
-    shard: str = ""
+    subject: str = "The server"  # what an error calls it to a client
     system_identifier: int = 0
     deadline_seconds: float = 5.0
     phase: str = "statement"
@@ -47,32 +43,42 @@ class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
 
     def __init__(self, pgconn: PGconn, row_factory: RowFactory[tuple[Any, ...]] = tuple_row) -> None:
         super().__init__(pgconn, row_factory)
-        # On an idle connection `poll(0)` is empty, for 0.4 µs and without a word to the server; anything else is
-        # the server's goodbye, or the news that it is no longer a standby. (gevent's poll would wait for a loop.)
-        poller = _system_poll()
+        monkey = sys.modules.get("gevent.monkey")
+        patched = monkey is not None and monkey.is_module_patched("select")
+        poller = (monkey.get_original("select", "poll") if monkey and patched else select.poll)()
         poller.register(pgconn.socket, select.POLLIN)
+        # `poll(0)` on an idle connection: empty, in 0.4 µs and without a word to the server. Anything else is
+        # the server's goodbye, or its news that it has become a primary.
         self.poll: Callable[[int], list[tuple[int, int]]] = poller.poll
+        self._cooperative: CooperativeWait | None = None
+        if patched:
+            from pools.cooperative import CooperativeWait  # noqa: PLC0415 - commands do without gevent
+
+            self._cooperative = CooperativeWait(pgconn.socket)
 
     def wait(
         self, gen: PQGen[T], interval: float = INTERRUPT_CHECK_SECONDS, timeout: float | None = None
     ) -> T:
         """Drive one exchange with the server; every method of psycopg that talks to it comes through here.
 
-        Raises `StatementDeadline` where the server has not answered within `deadline_seconds`. Then, and whenever
-        the wait is broken off (a greenlet's timeout, Ctrl-C), the connection is closed and *no cancel request is
-        sent*: a cancelled COMMIT that waits for its replica is visible and may be lost in a failover. What still
-        runs is ended by the server's own `statement_timeout`, which does not reach into a commit.
+        Raises `StatementDeadline` where the server has not answered within `deadline_seconds`. Then, and
+        whenever the wait is broken off (a greenlet's timeout, Ctrl-C), the connection is closed and *no
+        cancel request is sent*: a cancelled COMMIT that waits for its replica is visible and may be lost in a
+        failover. What still runs is ended by the server's own `statement_timeout`, which does not reach into
+        a commit.
         """
         if timeout is not None:
             # psycopg's own bounded waits, such as notifies(): their expiry is an answer, not a failure.
             return super().wait(gen, interval=interval, timeout=timeout)
         try:
+            if self._cooperative is not None:
+                return self._cooperative.run(gen, self.deadline_seconds)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=self.deadline_seconds)
         except pg_errors._WaitTimeout:
             self.overdue = True
             self.abandon()
             raise StatementDeadline(
-                f"{self.shard} did not answer within {self.deadline_seconds:g} s.", phase=self.phase
+                f"{self.subject} did not answer within {self.deadline_seconds:g} s.", phase=self.phase
             ) from None
         except Exception:
             raise  # an answer of the server, or a lost connection, which libpq has closed already
@@ -80,7 +86,14 @@ class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
             self.abandon()
             raise
 
+    def close(self) -> None:
+        """Close the connection; what runs on it is not cancelled."""
+        self.abandon()
+
     def abandon(self) -> None:
-        """Close the socket without a word about what still runs on it. Idempotent, does not wait for anything."""
+        """Close the socket without a word about what still runs on it. Idempotent; waits for nothing."""
+        if self._cooperative is not None:
+            self._cooperative.close()
+            self._cooperative = None
         self._closed = True
         self.pgconn.finish()

@@ -1,8 +1,8 @@
 """What every server is doing now: its role, whether it answers, and how far a replica is behind.
 
-A worker keeps one connection of its own to every node, apart from the pools, and one thread (greenlet) a node, so
-that a frozen node delays no other's news. All that is known is in `NodeState`, a frozen value; unknown is `None` and
-never 0.
+A worker keeps one connection of its own to every node, apart from the pools, and one thread (greenlet) a
+node, so that a frozen node delays no other's news. All that is known is in `NodeState`, a frozen value;
+unknown is `None` and never 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ logger = logging.getLogger("pools")
 
 Role = Literal["primary", "replica", "unknown"]
 
-# Between two samples of a node. Shorter while its shard has no primary: whoever is promoted is to be found at once.
+# Between two samples of a node. Shorter while its shard has no primary: whoever is promoted is to be found at
+# once.
 SAMPLE_SECONDS = 1.0
 URGENT_SAMPLE_SECONDS = 0.1
 # After a failure; doubles up to this many seconds, so that a node that is gone costs nothing.
@@ -32,12 +33,12 @@ LONGEST_PAUSE_SECONDS = 5.0
 # How many of the primary's past positions are kept: at one a second, the last ten minutes.
 HISTORY = 600
 
-# On a replica: how far it has replayed, and how old the last transaction it replayed is. On a primary: where its WAL
-# ends. One statement for both, for a node's role can change between two statements.
+# On a replica: how far it has replayed, and how old the last transaction it replayed is. On a primary: where
+# its WAL ends. One statement for both, for a node's role can change between two statements.
 _SAMPLE = """
 SELECT pg_is_in_recovery(),
-       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn)::bigint,
-       extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END -
+       '0/0'::pg_lsn)::bigint, extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
 """
 
 
@@ -53,7 +54,7 @@ class NodeState:
 
 
 class PrimaryHistory:
-    """Where a shard's primary was when: turns a replica's position into seconds, without any clock but this one.
+    """Where a shard's primary was when: turns a replica's position into seconds, by this process's clock.
 
     An idle primary's position does not move, so a replica that has it is 0 s behind however old the last
     transaction is.
@@ -73,7 +74,7 @@ class PrimaryHistory:
             self._times.append(now)
 
     def lag(self, lsn: int, transaction_age: float | None, now: float) -> tuple[int | None, float | None]:
-        """Bytes and seconds that a replica at `lsn` is behind. `transaction_age`: of the last one it replayed."""
+        """Bytes and seconds a replica at `lsn` is behind. `transaction_age`: of the last one it replayed."""
         if not self._lsns:
             return None, None
         behind = max(0, self._lsns[-1] - lsn)
@@ -87,7 +88,7 @@ class PrimaryHistory:
 
 
 class NodeProbe:
-    """Samples one node until stopped. `connect` makes a connection to it; `changed` is told every new state."""
+    """Samples one node until stopped. `connect` connects to it; `changed` is told every new state."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class NodeProbe:
             try:
                 state = self._sample()
                 failures = 0
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a probe outlives whatever its node does
                 failures += 1
                 self._lost(error, failures)
                 state = NodeState(self.node.name)
@@ -137,9 +138,8 @@ class NodeProbe:
     def _sample(self) -> NodeState:
         if self._connection is None:
             self._connection = self._connect(self.node)
-        row = self._connection.execute(_SAMPLE, prepare=True).fetchone()
-        assert row is not None
-        in_recovery, lsn, transaction_age = row
+        sample = self._connection.execute(_SAMPLE, prepare=True).fetchall()
+        in_recovery, lsn, transaction_age = sample[0]
         now = monotonic()
         if not in_recovery:
             self._history.record(lsn, now)
