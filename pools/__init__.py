@@ -1,4 +1,4 @@
-"""Explicit psycopg pools: in each worker one to each shard's primary and one to each replica (docs/pools.md)."""
+"""Explicit psycopg pools: in each worker one to each shard's primary, one to each replica (docs/pools.md)."""
 
 from errors import NodeUnavailable, PoolExhausted, StatementDeadline
 from pools.connection import ShardConnection

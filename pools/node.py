@@ -1,4 +1,4 @@
-"""A PostgreSQL server, as the catalog knows it: name and address. Its role is discovered, not written down."""
+"""A PostgreSQL server as the catalog knows it: name and address. Its role is discovered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`name`, such as `shard-0-b`, stays with the server whatever role it has; `shard` is what it belongs to."""
+    """`name`, such as `shard-0-b`, stays with the server whatever its role is; `shard` is whose it is."""
 
     name: str
     shard: str

@@ -1,7 +1,7 @@
 """All pools of one worker: one to each shard's primary, one to each replica, one to the catalog.
 
-Who is what is discovered: a primary's pool lists every node of its shard and takes the one that accepts writes
-(libpq's `target_session_attrs=read-write`); a replica's pool is open while its node is a replica.
+Who is what is discovered: a primary's pool lists every node of its shard and takes the one that accepts
+writes (libpq's `target_session_attrs=read-write`); a replica's pool is open while its node is a replica.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREPARED_STATEMENTS = 500
 
 
 class PoolRegistry:
-    """The pools of one worker. Opens nothing before `apply()` or `catalog()`: make it before the fork or after."""
+    """The pools of one worker. Opens nothing before `apply()` or `catalog()`, which come after the fork."""
 
     def __init__(self, settings: Settings, worker: str) -> None:
         self._settings = settings
@@ -65,7 +65,7 @@ class PoolRegistry:
                 probe.start()
 
     def primary(self, shard: str) -> NodePool:
-        """The pool to whichever node of the shard accepts writes. Raises `NodeUnavailable` for no known shard."""
+        """The pool to whichever node of the shard accepts writes. Raises `NodeUnavailable` if unknown."""
         try:
             return self._primaries[shard]
         except KeyError:
@@ -79,7 +79,7 @@ class PoolRegistry:
             raise NodeUnavailable(f"{node} is not available.", retry_after_seconds=1) from None
 
     def catalog(self, *, writable: bool = True) -> NodePool:
-        """The pool to the catalog's primary, or (to read the map while that is away) to any node that has it."""
+        """The pool to the catalog's primary, or (to read while that is away) to any node that has it."""
         name, target = ("catalog", "read-write") if writable else ("catalog-any", "any")
         with self._lock:
             pool = self._catalogs.get(name)
@@ -128,13 +128,13 @@ class PoolRegistry:
         return connection
 
     def _primary_of(self, shard: str) -> str | None:
-        """The shard's one healthy primary, as the probes saw it; None where there is none, or more than one."""
+        """The shard's one healthy primary, as the probes saw it; None where there is none or two."""
         probes = [probe for probe in list(self._probes.values()) if probe.node.shard == shard]
         found = [probe.node.name for probe in probes if probe.state.healthy and probe.state.role == "primary"]
         return found[0] if len(found) == 1 else None
 
     def _state_changed(self, node: Node, state: NodeState) -> None:
-        """Follow a node's role: its replica pool is open while it is a replica, the primary's pool moves to it."""
+        """Follow a node's role: its own pool is open while it is a replica; the primary's moves to it."""
         with self._lock:
             if self._closed or self._nodes.get(node.name) != node:
                 return
@@ -144,8 +144,8 @@ class PoolRegistry:
             elif state.role == "primary":
                 self._close(self._replicas.pop(node.name, None))
                 primary = self._primaries[node.shard]
-                if primary.node != node.name and self._primary_of(node.shard) == node.name:
-                    # It still talks to the one that was primary before, and may for as long as that one lives.
+                if primary.node not in ("", node.name) and self._primary_of(node.shard) == node.name:
+                    # It still talks to the primary before this one, and would for as long as that one lives.
                     primary.drain()
 
     @staticmethod
@@ -166,7 +166,7 @@ class PoolRegistry:
         return self._pool(name, shard, conninfo, self._settings.pool_size)
 
     def _likely_primary_first(self, node: Node) -> tuple[int, str]:
-        """The order in which a primary's pool asks: who was seen as primary, who is unknown, then replicas."""
+        """The order in which a primary's pool asks: who was seen as primary, unknown ones, replicas."""
         probe = self._probes.get(node.name)
         role = probe.state.role if probe is not None else "unknown"
         return {"primary": 0, "unknown": 1, "replica": 2}[role], node.name
