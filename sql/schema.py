@@ -57,7 +57,7 @@ class Schema:
         return self._tables.get(name)
 
     def may_read_tables(self, name: str) -> bool:
-        """True for a function of the migrations, unless its body is an expression over its arguments alone."""
+        """True for a function of the migrations, unless its body is an expression over its arguments."""
         return name in self._reading
 
     def is_volatile(self, name: str) -> bool:

@@ -124,6 +124,8 @@ class Scope:
                 [relation, *others] = found
                 known = relation.columns is None or name in relation.columns
                 return Column(relation, name) if known and not others else None
+            if any(not relation.alias for relation in scope.relations):
+                return None  # a function without an alias goes by a name that is not followed
         return None
 
     def _levels(self) -> Iterator[Scope]:

@@ -35,7 +35,8 @@ _STATEMENTS = (ast.SelectStmt, ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt)
 # Built-in functions that take SQL or a table's name as text, or read outside of tables: nothing can be
 # proven of them.
 _OPAQUE_FUNCTIONS = re.compile(
-    r"(query|table|cursor|schema|database)_to_xml\w*|ts_stat|ts_rewrite|dblink\w*|pg_read_\w+|lo_\w+|loread"
+    r"(query|table|cursor|schema|database)_to_xml\w*|ts_stat|ts_rewrite|dblink\w*|crosstab\w*|connectby|xpath_table"
+    r"|pg_read_\w+|pg_logical_slot_\w+|lo_\w+|loread"
 )
 
 Withs = Mapping[str, Outputs]
