@@ -1,7 +1,7 @@
 """The words a seeded shop is written with: made once with Faker, then combined.
 
-Faker needs some 20 to 100 microseconds a sentence, a million products two sentences and more each. So it
-makes a few thousand names, phrases and sentences at the start of a run, and rows only draw from them.
+Faker needs some 20 to 100 microseconds a phrase, and a million products need several each. So it makes a few
+thousand names and phrases at the start of a run, and rows only draw from them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from faker import Faker
 
-# Enough that two products of one page hardly ever share a sentence; Faker makes all of it in about 0.2 s.
+# Enough that two products of one page hardly ever share a phrase; Faker makes all of it in about 0.1 s.
 _PHRASES = 2_000
 _NAMES = 1_000
 _STORE_NAMES = 500
@@ -37,7 +37,6 @@ class Vocabulary:
 
     colours: tuple[str, ...]
     phrases: tuple[str, ...]
-    sentences: tuple[str, ...]
     names: tuple[str, ...]
     store_names: tuple[str, ...]
 
@@ -49,7 +48,6 @@ def make_vocabulary(random_seed: int) -> Vocabulary:
     return Vocabulary(
         colours=_distinct(fake.color_name, 400),
         phrases=_distinct(fake.catch_phrase, _PHRASES),
-        sentences=_distinct(lambda: fake.sentence(nb_words=6), _PHRASES),
         names=_distinct(lambda: f"{fake.first_name()} {fake.last_name()}", _NAMES),
         store_names=_distinct(fake.company, _STORE_NAMES),
     )
