@@ -33,6 +33,7 @@ from handlers.openapi_parts import (
     PROBLEM_HEADERS,
     SECURITY_SCHEMES,
     TAGS,
+    TOGETHER,
     Json,
 )
 
@@ -115,7 +116,7 @@ def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
     _, schemas = msgspec.json.schema_components(
         list(dict.fromkeys(types)), ref_template="#/components/schemas/{name}"
     )
-    return schemas
+    return {name: schema | TOGETHER.get(name, {}) for name, schema in schemas.items()}
 
 
 def _query_names(endpoints: Iterable[Endpoint]) -> set[str]:

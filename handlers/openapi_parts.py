@@ -47,6 +47,11 @@ EXAMPLES: dict[str, Json] = {
     "ProductPatch": {"price": 1150},
 }
 
+# What a Struct cannot say of its fields together.
+TOGETHER: dict[str, Json] = {
+    "NewSession": {"anyOf": [{"required": ["email", "password"]}, {"maxProperties": 0}]},
+}
+
 
 def _path_id(name: str, description: str) -> Json:
     return {
@@ -97,7 +102,8 @@ PARAMETERS: dict[str, Json] = {
         "Of an earlier answer: this request sees that write. Opaque; a cookie does as well.",
     ),
     "X-Request-Id": _header_in(
-        "X-Request-Id", "Echoed, and in every log line of the request.", pattern=r"^[A-Za-z0-9._-]{1,128}$"
+        "X-Request-Id",
+        "Echoed where it is 1 to 128 of `A-Za-z0-9._-`, made up where not; in every log line of the request.",
     ),
 }
 
