@@ -1,0 +1,107 @@
+"""Carts: hashes that vanish when they are left alone for long enough.
+
+A cart belongs to a subject: the customer who is signed in, or a guest's session. All keys of one subject share a hash
+tag, so that one script may touch them on a Redis Cluster too.
+
+Whether a session was signed out is PostgreSQL's to know. A session that was looked up there carries a mark here for
+`MARK_SECONDS`, and every script asks for the mark: signing out takes it away at once, and even where this server was
+not to be reached in that moment, or came back with old or no memory, a signed-out session sees a cart for no longer.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import redis
+
+from ephemeral.client import Script, translate_errors
+
+# As many lines as an order may have.
+MAX_LINES = 100
+# One look at PostgreSQL a minute for a session that uses its cart.
+MARK_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class CartKey:
+    """Whose cart it is, and by which session it is asked for."""
+
+    store_id: UUID
+    subject_id: UUID
+    session_id: UUID
+
+    def keys(self) -> tuple[str, str, str]:
+        """The cart, the session's mark, the cart's version."""
+        tag = f"{{{self.store_id}:{self.subject_id}}}"
+        return f"cart:{tag}", f"session:{tag}:{self.session_id}", f"cart-version:{tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cart:
+    """Quantities by product id, in no order that means anything; `version` changes whenever they do."""
+
+    quantities: Mapping[str, int]
+    version: str
+
+
+class SessionUnmarkedError(Exception):
+    """The session has no mark: look it up, then `mark()` it and try again."""
+
+
+class CartFullError(Exception):
+    """One line more than a cart may have."""
+
+
+class LineAbsentError(Exception):
+    """The cart has no such line yet."""
+
+
+class Carts:
+    """Reads and changes carts. Every method may raise `EphemeralUnavailable` or `SessionUnmarkedError`."""
+
+    def __init__(self, client: redis.Redis, ttl_seconds: int) -> None:
+        self._client = client
+        self._ttl_seconds = ttl_seconds
+        self._read = Script(client, "cart_read")
+        self._put = Script(client, "cart_put")
+        self._clear = Script(client, "cart_clear")
+
+    def read(self, key: CartKey) -> Cart:
+        return _cart(self._read(key.keys(), [self._ttl_seconds]))
+
+    def put(self, key: CartKey, product_id: UUID, quantity: int, *, only_present: bool) -> Cart:
+        """Set a line's quantity; 0 removes it. Raises `CartFullError`, and `LineAbsentError` with `only_present`."""
+        line: list[str | int] = [str(product_id), quantity, MAX_LINES, secrets.token_hex(8), int(only_present)]
+        answer = self._put(key.keys(), [self._ttl_seconds, *line])
+        if answer == "full":
+            raise CartFullError
+        if answer == "absent":
+            raise LineAbsentError
+        return _cart(answer)
+
+    def clear(self, key: CartKey, version: str = "") -> None:
+        """Empty the cart; with `version` only if it still is that one: a line put since then keeps all of it."""
+        if self._clear(key.keys(), [version]) is None:
+            raise SessionUnmarkedError
+
+    def mark(self, key: CartKey) -> None:
+        """Let this session use its cart for a while: it was found not to be signed out."""
+        with translate_errors():
+            self._client.set(key.keys()[1], 1, ex=MARK_SECONDS)
+
+    def sign_out(self, key: CartKey) -> None:
+        """Take the session's mark away, and a guest's cart with it."""
+        cart, mark, version = key.keys()
+        doomed = (mark, cart, version) if key.subject_id == key.session_id else (mark,)
+        with translate_errors():
+            self._client.delete(*doomed)
+
+
+def _cart(answer: list[str] | None) -> Cart:
+    if answer is None:
+        raise SessionUnmarkedError
+    version, *pairs = answer
+    return Cart({pairs[i]: int(pairs[i + 1]) for i in range(0, len(pairs), 2)}, version)

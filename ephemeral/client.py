@@ -1,0 +1,59 @@
+"""The connection to the Redis-compatible server, and what its failures mean here: nothing in it may be needed for long.
+
+Timeouts are short and nothing is tried again: what lives here is worth less than the time a request would wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from errors import Unavailable
+
+# Loopback or the same rack answers in under a millisecond; a server that needs longer than this is as good as dead.
+TIMEOUT_SECONDS = 0.2
+
+_LUA = Path(__file__).parent / "lua"
+
+
+class EphemeralUnavailable(Unavailable):
+    """The Redis-compatible server does not answer; carts are away, everything else goes on."""
+
+
+def connect(url: str, max_connections: int = 64) -> redis.Redis:
+    """A client with a bounded pool of connections; connects when first used, so after the fork."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        max_connections=max_connections,
+        decode_responses=True,
+    )
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn whatever the client library raises into `EphemeralUnavailable`."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise EphemeralUnavailable("Carts are not available.", retry_after_seconds=1) from error
+
+
+class Script:
+    """A Lua script of `ephemeral/lua/`, sent by its SHA; loaded again where the server does not know it (any more)."""
+
+    def __init__(self, client: redis.Redis, name: str) -> None:
+        self._script = client.register_script((_LUA / f"{name}.lua").read_text(encoding="utf-8"))
+
+    def __call__(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        """Run it. Raises `EphemeralUnavailable` where the server cannot."""
+        with translate_errors():
+            return self._script(keys=list(keys), args=list(arguments))

@@ -1,0 +1,113 @@
+"""Reading a request's body and query: checked against the endpoint's declaration, refused with all that is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+from handlers.endpoint import Endpoint
+
+MAX_BODY_BYTES = 1 << 20
+MAX_ATTRIBUTES_BYTES = 16 << 10
+
+# msgspec says "Expected `int` >= 0 - at `$.items[0].quantity`", and names a field only in the sentence's middle.
+_PLACE = re.compile(r" - at `\$(?P<place>.*)`$")
+_FIELD = re.compile(r"(?:required|unknown) field `(?P<field>.*)`")
+_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
+
+
+class BodyReader:
+    """Decodes one endpoint's bodies."""
+
+    def __init__(self, declared: Endpoint) -> None:
+        self._type = declared.body
+        self._optional = declared.body_optional
+        self._decoder = msgspec.json.Decoder(declared.body) if declared.body is not None else None
+
+    def __call__(self, request: Request) -> Any:
+        """The body's Struct, or None where the endpoint takes none.
+
+        Raises `PayloadTooLarge`, `UnsupportedMediaType`, `BadRequest`.
+        """
+        if self._decoder is None or self._type is None:
+            return None
+        try:
+            raw = request.get_data(cache=False)
+        except RequestEntityTooLarge:
+            raise PayloadTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.") from None
+        if not raw and self._optional:
+            return self._type()
+        if request.mimetype != "application/json":
+            raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json")
+        try:
+            body = self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            raise _invalid("The body is not what this takes.", str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise BadRequest(
+                "The body is not JSON.", errors=[{"path": "", "message": f"Malformed JSON: {reason}"}]
+            ) from None
+        _check_attributes(body)
+        return body
+
+
+class QueryReader:
+    """Checks one endpoint's query parameters."""
+
+    def __init__(self, declared: type[msgspec.Struct] | None) -> None:
+        self._type = declared
+        self._names = frozenset(declared.__struct_fields__) if declared is not None else frozenset()
+
+    def __call__(self, arguments: Mapping[str, str]) -> Any:
+        """The query's Struct. Parameters that are not declared are passed over. Raises `BadRequest`."""
+        if self._type is None:
+            return None
+        given = {name: value for name, value in arguments.items() if name in self._names}
+        try:
+            return msgspec.convert(given, self._type, strict=False)
+        except msgspec.ValidationError as error:
+            raise _invalid("The query is not what this takes.", str(error)) from None
+
+
+def _check_attributes(body: msgspec.Struct) -> None:
+    attributes = getattr(body, "attributes", None)
+    if not isinstance(attributes, dict):
+        return
+    encoded = msgspec.json.encode(attributes)
+    if len(encoded) > MAX_ATTRIBUTES_BYTES:
+        message = f"At most {MAX_ATTRIBUTES_BYTES} bytes of JSON."
+    elif b"\\u0000" in encoded and _holds_nul(attributes):
+        message = "U+0000 cannot be kept."
+    else:
+        return
+    raise BadRequest(
+        "The body is not what this takes.", errors=[{"path": "/attributes", "message": message}]
+    )
+
+
+def _holds_nul(value: object) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any("\0" in name or _holds_nul(inner) for name, inner in value.items())
+        case list():
+            return any(map(_holds_nul, value))
+    return False
+
+
+def _invalid(detail: str, sentence: str) -> BadRequest:
+    """msgspec's sentence as `errors`: the place as a JSON pointer (RFC 6901), the rest as the message."""
+    place, field = _PLACE.search(sentence), _FIELD.search(sentence)
+    steps = [step["name"] or step["index"] for step in _STEP.finditer(place["place"])] if place else []
+    if field:
+        steps.append(field["field"])
+    message = sentence[: place.start()] if place else sentence
+    return BadRequest(detail, errors=[{"path": "".join(f"/{step}" for step in steps), "message": message}])

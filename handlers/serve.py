@@ -1,0 +1,165 @@
+"""From a declared endpoint to a Flask view, and what every answer has in common.
+
+One request, in this order: who is asking, the query, the body, the handler, the headers. Each step may end it with an
+`ApiError`, which `handlers/problems.py` writes down.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from flask import Flask, Response, g, request
+
+import logs
+import metrics
+from errors import Forbidden, NotFound, Unauthorized
+from handlers.bodies import BodyReader, QueryReader
+from handlers.call import Answer, Call
+from handlers.endpoint import ENDPOINTS, Endpoint
+from operations.credentials import Credential
+from operations.marketplace import Marketplace
+from routing.scope import Scope
+from routing.token import merge
+
+TOKEN_HEADER = "Consistency-Token"  # noqa: S105 - a header's name
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# A browser keeps its token as long as a session lives; a token only ever asks for more, so an old one does no harm.
+_COOKIE_SECONDS = 30 * 24 * 3600
+
+
+def init_app(app: Flask, marketplace: Marketplace) -> None:
+    """Register every declared endpoint, and the hooks around all requests."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+    for declared in ENDPOINTS:
+        app.add_url_rule(
+            declared.path.replace("{", "<").replace("}", ">"),
+            endpoint=declared.name,
+            view_func=_view(declared, marketplace),
+            methods=[declared.method],
+        )
+
+
+def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Response]:
+    read_body = BodyReader(declared)
+    read_query = QueryReader(declared.query)
+    handler = declared.handler
+
+    def view(**path: str) -> Response:
+        scope = g.scope = Scope(marketplace.maps.current().flags)
+        ids: dict[str, Any] = {
+            name: value if name == "name" else _uuid(value) for name, value in path.items()
+        }
+        _see_earlier_writes(scope, marketplace)
+        credential = _authenticate(declared, marketplace, scope, ids.get("store_id"))
+        answer: Answer = handler(
+            Call(
+                marketplace=marketplace,
+                scope=scope,
+                credential=credential,
+                query=read_query(request.args),
+                body=read_body(request),
+                headers=request.headers,
+                url=request.base_url,
+            ),
+            **ids,
+        )
+        response = Response(answer.body, answer.status, content_type="application/json")
+        for name, value in answer.headers.items():
+            response.headers[name] = value
+        return response
+
+    return view
+
+
+def _uuid(text: str) -> UUID:
+    if not _CANONICAL_UUID.fullmatch(text):
+        raise NotFound("There is no such thing.")
+    return UUID(text)
+
+
+def _authenticate(
+    declared: Endpoint, marketplace: Marketplace, scope: Scope, store_id: UUID | None
+) -> Credential | None:
+    """The credential where the endpoint asks for one; where anyone may, whatever is sent along does not matter."""
+    if "anyone" in declared.who:
+        return None
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not bearer:
+        raise Unauthorized("A credential is needed: Authorization: Bearer ...")
+    try:
+        return marketplace.credentials.authenticate(
+            scope, marketplace.router, bearer.strip(), declared.who, store_id
+        )
+    except NotFound:
+        raise Forbidden("The credential is of another store.") from None
+
+
+def _see_earlier_writes(scope: Scope, marketplace: Marketplace) -> None:
+    scope.encode_positions = marketplace.tokens.encode
+    header, cookie = request.headers.get(TOKEN_HEADER), request.cookies.get(TOKEN_HEADER)
+    if header or cookie:
+        decode = marketplace.tokens.decode
+        scope.positions = merge(decode(cookie), decode(header))
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    g.started = perf_counter()
+    g.scope = None
+    logs.begin_request(g.request_id)
+
+
+def _finish(response: Response) -> Response:
+    """Write the headers that every answer has, count it and log it."""
+    scope: Scope | None = g.scope
+    headers = response.headers
+    headers["X-Request-Id"] = g.request_id
+    route = request.url_rule.rule if request.url_rule else None
+    if scope is not None:
+        _tell(scope, response)
+    seconds = perf_counter() - g.started
+    metrics.observe_request(request.method, route, response.status_code, seconds)
+    logs.access(
+        request.method,
+        request.path,
+        route,
+        response.status_code,
+        seconds,
+        shard=scope.route.shard if scope is not None and scope.route else None,
+        node=", ".join(scope.served_by) if scope is not None and scope.served_by else None,
+    )
+    return response
+
+
+def _tell(scope: Scope, response: Response) -> None:
+    """What the request met on its way: which node, how long, and up to where it wrote."""
+    headers = response.headers
+    headers["X-Served-By"] = ", ".join(scope.served_by) or "cache"
+    if scope.seconds:
+        headers["Server-Timing"] = ", ".join(
+            f"{name};dur={seconds * 1000:.2f}" for name, seconds in scope.seconds.items()
+        )
+    if request.method not in ("GET", "HEAD"):
+        # On every answer to a write, also where it changed nothing: it hands on what the client had seen before.
+        token = scope.encode_positions(scope.positions)
+        headers[TOKEN_HEADER] = token
+        headers["Set-Cookie"] = (
+            f"{TOKEN_HEADER}={token}; Path=/; Max-Age={_COOKIE_SECONDS}; HttpOnly; SameSite=Lax"
+        )
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_answer(value: Any, status: int = 200) -> Answer:
+    """An answer whose document is built here and not by PostgreSQL."""
+    return Answer(_encode(value), status)
