@@ -74,7 +74,13 @@ class Carts:
 
     def put(self, key: CartKey, product_id: UUID, quantity: int, *, only_present: bool) -> Cart:
         """Set a line's quantity; 0 removes it. Raises `CartFullError`, and `LineAbsentError` with `only_present`."""
-        line: list[str | int] = [str(product_id), quantity, MAX_LINES, secrets.token_hex(8), int(only_present)]
+        line: list[str | int] = [
+            str(product_id),
+            quantity,
+            MAX_LINES,
+            secrets.token_hex(8),
+            int(only_present),
+        ]
         answer = self._put(key.keys(), [self._ttl_seconds, *line])
         if answer == "full":
             raise CartFullError

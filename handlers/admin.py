@@ -56,9 +56,7 @@ def read_topology(call: Call) -> Answer:
     return json_answer(topology(parts.maps.current().map, states, gauges, stores))
 
 
-@endpoint(
-    "GET", "/v1/admin/stores/{store_id}/route", who="operator", answer=StoreRoute, errors=(NotFound,)
-)
+@endpoint("GET", "/v1/admin/stores/{store_id}/route", who="operator", answer=StoreRoute, errors=(NotFound,))
 def read_route(call: Call, store_id: UUID) -> Answer:
     """Read where a store lives and why."""
     read_store(call.marketplace.router, call.scope, store_id)

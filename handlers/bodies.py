@@ -87,9 +87,7 @@ def _check_attributes(body: msgspec.Struct) -> None:
         message = "U+0000 cannot be kept."
     else:
         return
-    raise BadRequest(
-        "The body is not what this takes.", errors=[{"path": "/attributes", "message": message}]
-    )
+    raise BadRequest("The body is not what this takes.", errors=[{"path": "/attributes", "message": message}])
 
 
 def _holds_nul(value: object) -> bool:

@@ -78,9 +78,7 @@ def place_order(call: Call, store_id: UUID) -> Answer:
 def read_order(call: Call, store_id: UUID, order_id: UUID) -> Answer:  # noqa: ARG001 - the credential names the store
     """Read an order: the merchant any of the store, a shopper their own."""
     assert call.credential is not None
-    return Answer(
-        orders.read_order(call.marketplace.router, call.scope, call.credential, order_id).encode()
-    )
+    return Answer(orders.read_order(call.marketplace.router, call.scope, call.credential, order_id).encode())
 
 
 @endpoint(

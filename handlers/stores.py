@@ -85,9 +85,7 @@ def create_api_key(call: Call, store_id: UUID) -> Answer:
     return json_answer(ApiKey(id=key_id, api_key=api_key), 201)
 
 
-@endpoint(
-    "DELETE", "/v1/stores/{store_id}/api-keys/{key_id}", who="merchant", status=204, errors=(NotFound,)
-)
+@endpoint("DELETE", "/v1/stores/{store_id}/api-keys/{key_id}", who="merchant", status=204, errors=(NotFound,))
 def revoke_api_key(call: Call, store_id: UUID, key_id: UUID) -> Answer:
     """Revoke a merchant key. It stops working within 5 s on every worker."""
     parts = call.marketplace

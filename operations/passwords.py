@@ -50,7 +50,9 @@ class PasswordHasher:
 
     def verify(self, password: str, kept: str | None) -> bool:
         """Whether the password is the kept one's; as slow with nothing kept. Raises `Unavailable`."""
-        return self._off_the_path(lambda: verify_password(password, kept or self._nobody)) and kept is not None
+        return (
+            self._off_the_path(lambda: verify_password(password, kept or self._nobody)) and kept is not None
+        )
 
     def _off_the_path(self, work: Callable[[], T]) -> T:
         if not monkey.is_module_patched("threading"):

@@ -28,7 +28,7 @@ PREPARED_STATEMENTS = 500
 class PoolRegistry:
     """The pools of one worker. Opens nothing before `apply()` or `catalog()`, which come after the fork."""
 
-    def __init__(self, settings: Settings, worker: str) -> None:
+    def __init__(self, settings: Settings, worker: str = "worker") -> None:
         self._settings = settings
         self._session = Session(settings, worker)
         self._lock = threading.RLock()
@@ -39,6 +39,10 @@ class PoolRegistry:
         self._probes: dict[str, NodeProbe] = {}
         self._histories: dict[str, PrimaryHistory] = {}
         self._closed = False
+
+    def name_worker(self, worker: str) -> None:
+        """Name the worker, as `application_name` shows it; before anything is opened."""
+        self._session = Session(self._settings, worker)
 
     def apply(self, nodes: Sequence[Node]) -> None:
         """Open pools for new shards and nodes, close those of what is gone. Waits for no server."""

@@ -9,30 +9,32 @@ told so. A read is tried once more on a fresh connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
 
-import sql
 from errors import CommitInDoubt, NotFound, StaleEpoch, StatementDeadline, Unavailable
 from pools.connection import ShardConnection
 from pools.registry import PoolRegistry
 from routing.map_cache import MapCache
 from routing.scope import Scope
 from routing.token import Position, merge
+from sql import query as named
+from sql.loader import Query
 
-FENCE = sql.query("fence_store")
-POSITION = sql.query("read_position")
-PING = sql.query("ping")
+FENCE = named("fence_store")
+POSITION = named("read_position")
+PING = named("ping")
 
 STALE_EPOCH = "SE001"  # raised by fence_store()
 
 Row = tuple[Any, ...]
+Answer = TypeVar("Answer")
 
 # Answers that mean "not now": the server gave the statement up, and rolled it back.
 _GIVEN_UP = (
@@ -52,7 +54,7 @@ class Router:
         self._pools = pools
         self._maps = maps
 
-    def read(self, scope: Scope, store_id: UUID, query: sql.Query, parameters: Mapping[str, Any]) -> Row:
+    def read(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row:
         """The one row of a read in a store.
 
         Every such query gives one row where the store exists, with nulls for what is not there; so no row means no
@@ -67,7 +69,7 @@ class Router:
                 break
         raise NotFound("There is no such store.")
 
-    def write(self, scope: Scope, store_id: UUID, query: sql.Query, parameters: Mapping[str, Any]) -> Row | None:
+    def write(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row | None:
         """The one row, or None, of a write in a store, committed.
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
@@ -83,37 +85,52 @@ class Router:
                     break
         raise NotFound("There is no such store.")
 
-    def create(self, scope: Scope, store_id: UUID, query: sql.Query, parameters: Mapping[str, Any]) -> Row | None:
+    def create(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row | None:
         """As `write`, for a store that is not there yet: nothing to fence. The caller holds the placement lock."""
         epoch = self._route(scope, store_id)
         return self._flight(scope, None, (query, {**parameters, "store_id": store_id, "epoch": epoch}))
 
-    def on_shard(self, scope: Scope, shard: str, query: sql.Query, parameters: Mapping[str, Any]) -> list[Row]:
+    def on_shard(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> list[Row]:
         """All rows of a statement that spans the stores of one shard, from its primary."""
         with self._connection(scope, shard) as connection:
             return connection.execute(query.text, parameters, prepare=True).fetchall()
 
-    def run_on_shard(self, scope: Scope, shard: str, query: sql.Query, parameters: Mapping[str, Any]) -> None:
+    def run_on_shard(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> None:
         """A statement that spans the stores of one shard and answers nothing."""
         with self._connection(scope, shard) as connection:
             connection.execute(query.text, parameters, prepare=True)
 
     def on_every_shard(
-        self, scope: Scope, query: sql.Query, parameters: Mapping[str, Any]
+        self, scope: Scope, query: Query, parameters: Mapping[str, Any]
     ) -> dict[str, list[Row]]:
         """The rows of every shard, asked side by side. Raises what the first failing shard raised."""
+        return self._side_by_side(lambda shard: self.on_shard(scope, shard, query, parameters))
+
+    def on_answering_shards(
+        self, scope: Scope, query: Query, parameters: Mapping[str, Any]
+    ) -> dict[str, list[Row] | None]:
+        """As `on_every_shard`, with None for a shard that does not answer."""
+
+        def ask(shard: str) -> list[Row] | None:
+            try:
+                return self.on_shard(scope, shard, query, parameters)
+            except Unavailable:
+                return None
+
+        return self._side_by_side(ask)
+
+    def _side_by_side(self, ask: Callable[[str], Answer]) -> dict[str, Answer]:
         shards = self.shards()
         with ThreadPoolExecutor(len(shards)) as threads:
-            rows = threads.map(lambda shard: self.on_shard(scope, shard, query, parameters), shards)
-            return dict(zip(shards, rows, strict=True))
+            return dict(zip(shards, threads.map(ask, shards), strict=True))
 
     def shards(self) -> Sequence[str]:
         """The names of the shards, in the map's order."""
         return [shard.name for shard in self._maps.current().map.shards]
 
-    def lives_on(self, store_id: UUID, flags_sharding: bool) -> str:
+    def shard_of(self, scope: Scope, store_id: UUID) -> str:
         """The name of the store's shard, by the map in memory."""
-        return self._maps.current().map.route(store_id, sharding=flags_sharding).shard
+        return self._maps.current().map.route(store_id, sharding=scope.flags.sharding).shard
 
     def ping(self, shard: str) -> bool:
         """Whether a shard's primary answers through this worker's pool."""
@@ -139,7 +156,7 @@ class Router:
         scope.flags = snapshot.flags
         return True
 
-    def _read_once(self, scope: Scope, query: sql.Query, parameters: Mapping[str, Any]) -> Row | None:
+    def _read_once(self, scope: Scope, query: Query, parameters: Mapping[str, Any]) -> Row | None:
         assert scope.route is not None
         for attempt in (1, 2):
             try:
@@ -154,8 +171,8 @@ class Router:
     def _flight(
         self,
         scope: Scope,
-        fence: tuple[sql.Query, Mapping[str, Any]] | None,
-        write: tuple[sql.Query, Mapping[str, Any]],
+        fence: tuple[Query, Mapping[str, Any]] | None,
+        write: tuple[Query, Mapping[str, Any]],
     ) -> Row | None:
         assert scope.route is not None
         query, parameters = write
@@ -174,7 +191,6 @@ class Router:
             lsn, timeline = position.fetchone() or (0, "0")
             written = Position(connection.system_identifier, int(timeline, 16), lsn)
         scope.positions = merge(scope.positions, {written.system_identifier: written})
-        scope.wrote = True
         return row
 
     @contextmanager

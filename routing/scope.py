@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from flags import Flags
 from routing.route import Route
@@ -20,13 +23,21 @@ class Scope:
 
     flags: Flags
     positions: dict[int, Position] = field(default_factory=dict)
-    wrote: bool = False
     route: Route | None = None
     served_by: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    encode_positions: Callable[[Mapping[int, Position]], str] = str
 
     def spent(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.spent(name, perf_counter() - started)
 
     def answered(self, node: str) -> None:
         if node not in self.served_by:

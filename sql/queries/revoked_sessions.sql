@@ -1,10 +1,11 @@
 -- name: revoke_session
 -- role: primary
--- returns: none
--- Signs a session out before its token runs out; doing it again changes nothing.
+-- returns: one
+-- Signs a session out before its token runs out; no row where it was signed out before.
 INSERT INTO revoked_sessions (store_id, session_id, expires_at)
 VALUES (%(store_id)s, %(session_id)s, %(expires_at)s)
-ON CONFLICT DO NOTHING;
+ON CONFLICT DO NOTHING
+RETURNING session_id;
 
 -- name: is_session_revoked
 -- role: primary

@@ -1,0 +1,37 @@
+"""The one place where things are wired together.
+
+gunicorn -c gunicorn.conf.py 'app:create_app()'        serves
+.venv/bin/flask --app app COMMAND                       the command line
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+import commands
+import config
+import logs
+from config import Settings
+from handlers import admin, carts, customers, orders, problems, products, serve, stores
+from handlers.bodies import MAX_BODY_BYTES
+from handlers.endpoint import ENDPOINTS
+from handlers.ops import Ops, blueprint
+from operations.marketplace import Marketplace
+
+# Importing a handlers' module declares its endpoints.
+HANDLERS = (stores, products, customers, carts, orders, admin)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The service as a Flask application. It has no connection and no thread until its marketplace is started."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    commands.init_app(app)
+    settings = settings or config.load()
+    logs.configure(settings)
+    marketplace = Marketplace(settings)
+    app.extensions["marketplace"] = marketplace
+    problems.init_app(app)
+    serve.init_app(app, marketplace)
+    app.register_blueprint(blueprint(Ops(marketplace, ENDPOINTS)))
+    return app

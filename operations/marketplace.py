@@ -1,0 +1,76 @@
+"""The parts of one worker, put together: what `create_app` builds, `start` opens after the fork and `stop` closes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import logs
+import metrics
+from config import Settings
+from ephemeral.carts import Carts
+from ephemeral.client import connect
+from operations.credentials import Credentials
+from operations.housekeeping import Housekeeping
+from operations.pages import Cursors
+from operations.passwords import PasswordHasher
+from pools.registry import PoolRegistry
+from routing.catalog import Catalog
+from routing.map_cache import MapCache
+from routing.router import Router
+from routing.token import TokenCodec
+
+logger = logs.get_logger("marketplace")
+
+METRICS_SECONDS = 1.0
+SWEEP_SECONDS = 60.0
+
+
+class Marketplace:
+    """Everything the operations need. Nothing in it has a connection or a thread before `start`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.tokens = TokenCodec(settings.secret_key)
+        self.cursors = Cursors(settings.secret_key)
+        self.credentials = Credentials(
+            settings.secret_key, settings.operator_token, settings.session_ttl_seconds
+        )
+        self.passwords = PasswordHasher(settings.scrypt_log2_n)
+        self.carts = Carts(connect(settings.redis_url), settings.cart_ttl_seconds)
+        self.pools = PoolRegistry(settings)
+        sources = [
+            lambda: self.pools.catalog().connection(),
+            lambda: self.pools.catalog(writable=False).connection(),
+        ]
+        self.maps = MapCache(sources, settings.catalog_poll_seconds)
+        self.maps.on_change(lambda snapshot: self.pools.apply(snapshot.map.nodes))
+        self.catalog = Catalog(sources[0])
+        self.router = Router(self.pools, self.maps)
+        self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
+        self._stopping = threading.Event()
+
+    def start(self, worker: str) -> None:
+        """Open the pools and begin to follow the catalog; waits for neither. `worker` names it to PostgreSQL."""
+        self.pools.name_worker(worker)
+        self.maps.start()
+        self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)
+        self._every(SWEEP_SECONDS, self._housekeeping.sweep)
+        self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools))
+
+    def stop(self) -> None:
+        """Close what `start` opened."""
+        self._stopping.set()
+        self.maps.close()
+        self.pools.close()
+
+    def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        def run() -> None:
+            while not self._stopping.wait(seconds):
+                try:
+                    work()
+                except Exception:
+                    # Whatever it was, the next round is due all the same; the line says what to mend.
+                    logger.exception("background work failed", work=work.__qualname__)
+
+        threading.Thread(target=run, name=work.__qualname__, daemon=True).start()

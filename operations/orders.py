@@ -1,0 +1,220 @@
+"""Orders: one statement each, so that an order is there with all that belongs to it or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+
+import ids
+import sql
+from ephemeral.carts import Cart, Carts, SessionUnmarkedError
+from ephemeral.client import EphemeralUnavailable
+from errors import (
+    EmptyCart,
+    IdempotencyKeyReused,
+    InsufficientStock,
+    InvalidTransition,
+    NotFound,
+    RequestInProgress,
+    Unauthorized,
+    UnknownProduct,
+)
+from operations.carts import read_cart
+from operations.credentials import Credential
+from operations.customers import cart_key
+from operations.pages import Cursors, Page
+from routing.router import Router, Row
+from routing.scope import Scope
+
+PLACE_ORDER = sql.query("place_order")
+READ_ORDER = sql.query("read_order")
+LIST_ORDERS = sql.query("list_orders")
+LIST_ORDERS_BY_STATUS = sql.query("list_orders_by_status")
+LIST_SHOPPER_ORDERS = sql.query("list_shopper_orders")
+ADVANCE_ORDER = sql.query("advance_order")
+CANCEL_ORDER = sql.query("cancel_order")
+
+# Which status each step asks for. `cancelled` has a query of its own, since it puts units back.
+ALLOWED_FROM = {"paid": ["pending"], "fulfilled": ["paid"]}
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """`fingerprint` is SHA-256 of what was asked: the same key with another one is refused."""
+
+    key: str
+    fingerprint: bytes
+    kept_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    product_id: UUID
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedOrder:
+    """`document` is the answer's own text: a replay gives the same bytes."""
+
+    order_id: UUID
+    document: str
+    replayed: bool
+
+
+def place_order(
+    router: Router,
+    carts: Carts,
+    scope: Scope,
+    buyer: Credential,
+    *,
+    key: IdempotencyKey,
+    lines: Sequence[Line] | None,
+) -> PlacedOrder:
+    """Place an order of these lines, or of the cart where `lines` is None.
+
+    Whether the key was used before is looked up by the same statement that places the order, so the cart is read
+    first; where it cannot be, or is empty, a first answer is replayed all the same.
+
+    Raises `EmptyCart`, `InsufficientStock` or `UnknownProduct` with the lines, `RequestInProgress` while the first
+    request with this key still runs, `IdempotencyKeyReused`, and what reading a cart raises.
+    """
+    cart, cart_error = (None, None) if lines is not None else _cart_of(router, carts, scope, buyer)
+    if lines is None:
+        lines = (
+            [Line(UUID(product), quantity) for product, quantity in cart.quantities.items()] if cart else []
+        )
+    order_id = ids.new_id()
+    row = _place(
+        router,
+        scope,
+        buyer.store_id,
+        {
+            "credential_id": buyer.id,
+            "session_id": buyer.session_id,
+            "customer_id": buyer.customer_id,
+            "shopper_id": buyer.shopper_id,
+            "key": key.key,
+            "fingerprint": key.fingerprint,
+            "kept_seconds": key.kept_seconds,
+            "order_id": order_id,
+            "created_at": ids.timestamp(order_id),
+            "product_ids": [line.product_id for line in lines],
+            "quantities": [line.quantity for line in lines],
+            "cart_version": cart.version if cart else None,
+        },
+    )
+    outcome, document, placed_id, cart_version, short = row
+    if outcome == "no-items" and cart_error is not None:
+        raise cart_error
+    if outcome not in ("placed", "replayed"):
+        raise _refusal(outcome, short)
+    if cart_version is not None:
+        _clear_checked_out(carts, buyer, cart_version)
+    return PlacedOrder(placed_id, document, outcome == "replayed")
+
+
+def read_order(router: Router, scope: Scope, reader: Credential, order_id: UUID) -> str:
+    """The order's document, for the merchant or the shopper who placed it. Raises `NotFound` for anyone else."""
+    parameters = {"order_id": order_id, "session_id": reader.session_id}
+    document, shopper_id, revoked = router.read(scope, reader.store_id, READ_ORDER, parameters)
+    if revoked:
+        raise _signed_out()
+    if document is None or (reader.kind == "session" and shopper_id != reader.shopper_id):
+        raise NotFound("There is no such order.")
+    order: str = document
+    return order
+
+
+def list_orders(
+    router: Router,
+    cursors: Cursors,
+    scope: Scope,
+    reader: Credential,
+    *,
+    limit: int,
+    cursor: str | None,
+    status: str | None,
+) -> Page:
+    """One page, newest first: all of the store's for its merchant, a shopper's own for a session."""
+    listed = ("orders", reader.store_id, reader.shopper_id, status)
+    parameters = {"before": cursors.before(cursor, *listed), "limit": limit, "status": status}
+    if reader.kind == "session":
+        parameters |= {"shopper_id": reader.shopper_id, "session_id": reader.session_id}
+        row = router.read(scope, reader.store_id, LIST_SHOPPER_ORDERS, parameters)
+        if row[3]:
+            raise _signed_out()
+        return cursors.page(row, *listed)
+    query = LIST_ORDERS if status is None else LIST_ORDERS_BY_STATUS
+    return cursors.page(router.read(scope, reader.store_id, query, parameters), *listed)
+
+
+def advance_order(router: Router, scope: Scope, store_id: UUID, order_id: UUID, status: str) -> str:
+    """Take an order to `paid`, `fulfilled` or `cancelled`; its document. Raises `NotFound`, `InvalidTransition`."""
+    if status == "cancelled":
+        row = router.write(scope, store_id, CANCEL_ORDER, {"order_id": order_id})
+    else:
+        parameters = {"order_id": order_id, "status": status, "allowed_from": ALLOWED_FROM[status]}
+        row = router.write(scope, store_id, ADVANCE_ORDER, parameters)
+    if row is None:
+        raise NotFound("There is no such order.")
+    document, before = row
+    if document is None:
+        raise InvalidTransition(f"An order that is {before} cannot become {status}.")
+    order: str = document
+    return order
+
+
+def _cart_of(
+    router: Router, carts: Carts, scope: Scope, buyer: Credential
+) -> tuple[Cart | None, EphemeralUnavailable | None]:
+    if buyer.kind != "session":
+        return None, None  # a merchant has no cart: as good as an empty one
+    try:
+        return read_cart(router, carts, scope, buyer), None
+    except EphemeralUnavailable as error:
+        return None, error
+
+
+def _place(router: Router, scope: Scope, store_id: UUID, parameters: Mapping[str, object]) -> Row:
+    try:
+        row = router.write(scope, store_id, PLACE_ORDER, parameters)
+    except psycopg.errors.UniqueViolation:
+        # The first request with this key committed after this statement's snapshot was taken, and let the key go
+        # before this one took it. Nothing of this one is left; now the first one's answer is to be seen.
+        row = router.write(scope, store_id, PLACE_ORDER, parameters)
+    assert row is not None
+    return row
+
+
+def _clear_checked_out(carts: Carts, buyer: Credential, version: str) -> None:
+    # The order stands whatever happens here. A cart that stays is cleared when the request is repeated.
+    with suppress(EphemeralUnavailable, SessionUnmarkedError):
+        carts.clear(cart_key(buyer), version)
+
+
+def _refusal(outcome: str, short: str | None) -> Exception:
+    if outcome == "revoked":
+        return _signed_out()
+    if outcome == "in-progress":
+        return RequestInProgress(
+            "The first request with this Idempotency-Key is still running.", retry_after_seconds=1
+        )
+    if outcome == "key-reused":
+        return IdempotencyKeyReused("This Idempotency-Key was used with another body.")
+    if outcome == "no-items":
+        return EmptyCart("The cart is empty.")
+    lines = json.loads(short or "[]")
+    unknown = [{"product_id": line["product_id"]} for line in lines if line["available"] is None]
+    if unknown:
+        return UnknownProduct("A product of the order is not there.", lines=unknown)
+    return InsufficientStock("There is too little of a product of the order.", lines=lines)
+
+
+def _signed_out() -> Unauthorized:
+    return Unauthorized("The session was signed out.")
