@@ -15,7 +15,15 @@ from uuid import UUID
 import psycopg
 from psycopg import errors as pg_errors
 
-from errors import Conflict, MarketplaceError, NotFound, Unavailable
+from errors import (
+    CommitInDoubt,
+    Conflict,
+    MarketplaceError,
+    NodeUnavailable,
+    NotFound,
+    StatementDeadline,
+    Unavailable,
+)
 from flags import NAMES, Flags
 from pools.node import Node
 from routing.ring import assign
@@ -102,7 +110,7 @@ class Catalog:
             raise NotFound(f"There is no flag {name}.")
         if name == "sharding":
             raise ValueError("sharding is switched by turn_sharding_on and turn_sharding_off")
-        with self._connect() as connection, connection.transaction():
+        with self._transaction() as connection:
             _set_flag(connection, name, enabled)
 
     def register_shards(self, shards: Sequence[NewShard]) -> None:
@@ -133,13 +141,33 @@ class Catalog:
 
     @contextmanager
     def _locked(self, lock: str) -> Iterator[CatalogConnection]:
-        with self._connect() as connection, connection.transaction():
+        with self._transaction() as connection:
             _row(connection, "set_lock_limits", lock_timeout=LOCK_TIMEOUT, idle_timeout=IDLE_TIMEOUT)
             try:
                 _row(connection, lock)
             except (pg_errors.LockNotAvailable, pg_errors.QueryCanceled) as error:
                 raise Unavailable("The shard map is being changed.", retry_after_seconds=1) from error
             yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[CatalogConnection]:
+        """Raises `NodeUnavailable` where the catalog goes away, `CommitInDoubt` where it does so at the end."""
+        committing = False
+        with self._connect() as connection:
+            try:
+                with connection.transaction():
+                    yield connection
+                    committing = True
+            except (psycopg.OperationalError, StatementDeadline) as error:
+                if committing:
+                    raise CommitInDoubt(
+                        "The catalog went away: what was changed, or made under its lock, is in doubt.",
+                        retry_after_seconds=1,
+                    ) from error
+                # Not where the caller's own work failed, on another connection.
+                if connection.broken:
+                    raise NodeUnavailable("The catalog is not available.", retry_after_seconds=1) from error
+                raise
 
 
 def turn_sharding_on(connection: CatalogConnection, stores_on_first: Iterable[UUID]) -> int:

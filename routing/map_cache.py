@@ -98,14 +98,12 @@ class MapCache:
         nothing newer, does not answer, or not within `timeout_seconds`.
         """
         with self._turn:
-            if self._epoch() <= stale_epoch:
-                poll = self._wanted = self._begun + 1
-                self._stale_epoch = max(self._stale_epoch, stale_epoch)
-                self._turn.notify_all()
-                self._turn.wait_for(
-                    lambda: self._ended >= poll or self._epoch() > stale_epoch or self._closing,
-                    timeout_seconds,
-                )
+            poll = self._wanted = self._begun + 1
+            self._stale_epoch = max(self._stale_epoch, stale_epoch)
+            self._turn.notify_all()
+            self._turn.wait_for(
+                lambda: self._ended >= poll or self._epoch() > stale_epoch or self._closing, timeout_seconds
+            )
         return self.current()
 
     def _epoch(self) -> int:
