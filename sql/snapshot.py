@@ -43,8 +43,8 @@ FROM tables
 UNION ALL
 SELECT format('column %%s.%%I', t.name, a.attname),
        concat_ws(' ', format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'not null' END,
-                 CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated END,
-                 CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity END,
+                 CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated::text END,
+                 CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity::text END,
                  CASE WHEN a.attcollation <> y.typcollation
                       THEN 'collate ' || a.attcollation::regcollation END,
                  'default ' || pg_get_expr(d.adbin, d.adrelid))
