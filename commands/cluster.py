@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 import config
 import sql
+from errors import ConfigurationError
 from pools.node import Node
 from routing import catalog
 from routing.catalog import Catalog, Snapshot
@@ -35,13 +36,24 @@ class Cluster:
         return Catalog(lambda: self._connect_catalog("read-write"))
 
     def snapshot(self) -> Snapshot:
-        """Map and flags, from whichever node of the catalog answers first."""
-        with self._connect_catalog("any") as connection:
-            return catalog.load(connection)
+        """Map and flags, from whichever node of the catalog answers first.
+
+        Raises `ConfigurationError` where the catalog has no tables yet.
+        """
+        try:
+            with self._connect_catalog("any") as connection:
+                return catalog.load(connection)
+        except psycopg.errors.UndefinedTable as error:
+            raise ConfigurationError("the catalog is empty: run flask shards migrate, or make up") from error
 
     def shard_dsn(self, shard_map: ShardMap, shard: str) -> str:
         """To the node of the shard that accepts writes."""
         return self._conninfo([node for node in shard_map.nodes if node.shard == shard], "read-write")
+
+    def catalog_dsn(self) -> str:
+        """To the catalog's node that accepts writes, in the same role as the shards."""
+        user, password = self._role()
+        return make_conninfo(self.settings.catalog_dsn, user=user, password=password)
 
     def node_dsn(self, node: Node) -> str:
         """To this node, whatever its role."""

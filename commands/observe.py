@@ -100,7 +100,7 @@ def observe(cluster: Cluster, shard_map: ShardMap) -> Observation:
 def _look(dsn: str, node: Node) -> Look:
     try:
         with ShardConnection.connect(dsn, autocommit=True) as connection:
-            connection.node, connection.shard = node.name, node.shard
+            connection.node = connection.subject = node.name
             connection.deadline_seconds = PATIENCE_SECONDS
             in_recovery, lsn, position, age = connection.execute(_LOOK).fetchone() or (None,) * 4
             role: Role = "replica" if in_recovery else "primary"

@@ -1,4 +1,4 @@
-"""`flask shards status`"""
+"""`flask shards status` and `flask shards migrate`"""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from commands.observe import Observation, observe
 from commands.terminal import plain_errors, print_table
 from operations.topology import topology
 from routing.shard_map import ShardMap
+from sql import CATALOG_MIGRATIONS, MIGRATIONS
+from sql.drift import drift
+from sql.migrate import Outcome, Target, migrate
 
 
 @click.group("shards")
@@ -31,12 +34,14 @@ def status_command(as_json: bool) -> None:
     """Print every node with its role, LSN, lag and pool, every shard with its stores and share.
 
     The pool is what the server sees of it: connections, and idle ones. A node that does not answer within a
-    few seconds is `unknown`. Fails where a shard has no primary.
+    few seconds is `unknown`. Then what there is to say of the schema: migrations that are missing, changes by
+    hand, shards that differ. Fails where a shard has no primary.
     """
     cluster = open_cluster()
     shard_map = cluster.snapshot().map
     seen = observe(cluster, shard_map)
     document = _document(cluster, shard_map, seen)
+    document["schema"] = _schema_warnings(cluster, shard_map, seen)
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
@@ -44,6 +49,43 @@ def status_command(as_json: bool) -> None:
     orphans = [shard.name for shard in shard_map.shards if not seen.primaries(shard.name)]
     if orphans:
         raise click.ClickException(f"no primary answers on {', '.join(orphans)}")
+
+
+@shards_group.command("migrate")
+@click.option("--dry-run", is_flag=True, help="Say what would be applied, and change nothing.")
+@plain_errors
+def migrate_command(dry_run: bool) -> None:
+    """Apply sql/catalog/ to the catalog, then sql/migrations/ to every shard, all shards side by side.
+
+    Each says what it did. Where one fails the others are finished, and a second run does only what is left.
+    """
+    cluster = open_cluster()
+    catalog = [Target("catalog", cluster.catalog_dsn())]
+    outcomes = migrate(catalog, CATALOG_MIGRATIONS, dry_run=dry_run, report=click.echo)
+    if outcomes[0].error and not outcomes[0].already:
+        _raise_for_failed(outcomes)  # there is no map that could say where the shards are
+    shard_map = cluster.snapshot().map
+    shards = [Target(shard.name, cluster.shard_dsn(shard_map, shard.name)) for shard in shard_map.shards]
+    outcomes += migrate(shards, MIGRATIONS, dry_run=dry_run, report=click.echo)
+    if dry_run:
+        for outcome in outcomes:
+            if not outcome.applied and not outcome.error:
+                click.echo(f"{outcome.target}: nothing to do, {len(outcome.already)} applied earlier")
+    _raise_for_failed(outcomes)
+
+
+def _raise_for_failed(outcomes: list[Outcome]) -> None:
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if failed:
+        reasons = "; ".join(f"{outcome.target}: {outcome.error}" for outcome in failed)
+        raise click.ClickException(f"not migrated: {reasons}")
+
+
+def _schema_warnings(cluster: Cluster, shard_map: ShardMap, seen: Observation) -> list[str]:
+    """Of every shard whose primary answers; the others' absence is said elsewhere."""
+    names = [shard.name for shard in shard_map.shards if seen.primaries(shard.name)]
+    shards = [Target(name, cluster.shard_dsn(shard_map, name)) for name in names]
+    return drift(shards, MIGRATIONS)
 
 
 def _document(cluster: Cluster, shard_map: ShardMap, seen: Observation) -> dict[str, Any]:
@@ -67,6 +109,8 @@ def _print(document: dict[str, Any], seen: Observation) -> None:
         ("node", "role", "healthy", "LSN", "lag bytes", "lag s", "pool", "idle"),
         [_node_row(node) for shard in document["shards"] for node in shard["nodes"]],
     )
+    for warning in document["schema"] or ["as the migrations left it"]:
+        click.echo(f"schema: {warning}")
     for look in seen.looks.values():
         if look.error:
             click.echo(f"{look.node.name}: {look.error}", err=True)
