@@ -12,6 +12,7 @@ import commands
 import config
 import logs
 from config import Settings
+from errors import ConfigurationError
 from handlers import admin, carts, customers, orders, problems, products, serve, stores
 from handlers.bodies import MAX_BODY_BYTES
 from handlers.endpoint import ENDPOINTS
@@ -27,7 +28,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     commands.init_app(app)
-    settings = settings or config.load()
+    try:
+        settings = settings or config.load()
+    except ConfigurationError:
+        if not commands.are_looked_up():
+            raise
+        return app  # help needs no cluster, and a command says itself, in one line, what is missing
     logs.configure(settings)
     marketplace = Marketplace(settings)
     app.extensions["marketplace"] = marketplace
