@@ -1,0 +1,231 @@
+"""All servers of one cluster together: mended, made, started side by side, and stopped in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from devcluster import bootstrap, credentials, postgres, programs, publish, shutdown, valkey
+from devcluster.account import server_account
+from devcluster.errors import ClusterError, Interrupted
+from devcluster.layout import Layout
+from devcluster.processes import Launcher
+from devcluster.topology import HOST, PostgresNode, Topology, ValkeyNode
+
+
+class Cluster:
+    """The embedded cluster in a data folder, as a context manager: started on entry, stopped on exit.
+
+    `durable=False` is for throw-away data: the servers then skip every fsync. `report` gets a line for each
+    step. A method raises `ClusterError`, in one line, where something is in the way. Good for one start.
+    """
+
+    def __init__(
+        self,
+        var: Path,
+        topology: Topology | None = None,
+        *,
+        durable: bool = True,
+        http_port: int = 8000,
+        environ: Mapping[str, str] | None = None,
+        report: Callable[[str], object] = lambda _line: None,
+    ) -> None:
+        self.topology = topology or Topology()
+        self.durable = durable
+        self.http_port = http_port
+        self.environ = os.environ if environ is None else environ
+        self.report = report
+        account = server_account(self.environ)
+        if not var.exists():
+            var.mkdir(parents=True)
+            # The servers' account must get through; what is secret in here has a mode of its own.
+            var.chmod(0o711 if account.demotion else 0o700)
+        self.layout = Layout(var.resolve(), account)
+        self.launcher = Launcher(account, self.layout.records, self.layout.logs)
+        self._held = ExitStack()
+
+    @classmethod
+    def running(cls, layout: Layout, environ: Mapping[str, str]) -> Self:
+        """The cluster that another process supervises. Raises `ClusterError` where none does."""
+        if layout.holder() is None:
+            raise ClusterError(f"nothing runs in {layout.var}: make up starts it")
+        started = json.loads(layout.topology.read_text())
+        topology = Topology(**started.pop("topology"))
+        return cls(layout.var, topology, **started, environ=environ)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Hold the data folder, start every server, migrate, and say in `$VAR` where everything is."""
+        self.hold()
+        self.layout.make()
+        self.programs = programs.find(self.layout, self.environ)
+        self.report(
+            f"PostgreSQL {self.programs.postgres_version}, Valkey {self.programs.valkey_version}, "
+            f"data in {self.layout.var}"
+        )
+        self._mend()
+        self._check_ports()
+        self._prepare()
+        servers = list(self.topology)
+        # A worker for each server: a shard's waits for its replicas', and must not take their place.
+        with ThreadPoolExecutor(len(servers), thread_name_prefix="devcluster") as pool:
+            shards = [pool.submit(self._start_shard, pool, shard) for shard in self.topology.shard_names]
+            self._gather(
+                [*shards, *(pool.submit(self.valkey.start, node) for node in self.topology.valkeys())]
+            )
+        primaries = [self.primary(shard) for shard in self.topology.shard_names]
+        applied = bootstrap.migrate_everything(self.postgres, primaries)
+        bootstrap.register(self.postgres, primaries[0], self.topology.nodes())
+        publish.settings(self)
+        publish.topology(self)
+        publish.processes(self)
+        self.report(
+            f"{len(self.launcher.recorded())} servers are ready, {applied or 'no'} migrations were due"
+        )
+
+    def hold(self) -> None:
+        """Take the data folder's lock. Raises `ClusterError` where another process has it."""
+        self._held.enter_context(self.layout.locked())
+
+    @property
+    def held(self) -> bool:
+        return self.layout.holder() == os.getpid()
+
+    def stop(self) -> None:
+        """Stop what runs in this data folder; the data stays. Nothing happens where another process holds it."""
+        self.launcher.interrupt()
+        if self.held:
+            try:
+                shutdown.stop(self.layout, self.launcher)
+            finally:
+                self._held.close()
+
+    def primary(self, shard: str) -> PostgresNode:
+        """The node of a shard that is primary by what lies on disk. The newest timeline wins."""
+        made = [node for node in self.topology.nodes(shard) if self.postgres.made(node)]
+        primaries = [node for node in made if not self.postgres.is_standby(node)]
+        if not primaries:
+            raise ClusterError(f"{shard} has no primary: every one of {_names(made)} is a replica")
+        newest = max(self.postgres.timeline(node) for node in primaries)
+        found = [node for node in primaries if self.postgres.timeline(node) == newest]
+        if len(found) > 1:
+            raise ClusterError(f"{shard} has more than one primary on disk: {_names(found)}")
+        return found[0]
+
+    def start_server(self, name: str) -> None:
+        """Start one server that has died, in a cluster that runs. Raises `ClusterError` where it runs."""
+        self.programs = programs.find(self.layout, self.environ)
+        self._prepare()
+        nodes = {node.name: node for node in self.topology}
+        if name not in nodes:
+            raise ClusterError(f"there is no server {name}: it is one of {', '.join(nodes)}")
+        node = nodes[name]
+        if not _port_is_free(node.port):
+            raise ClusterError(f"{name} runs already, or something else has its port {node.port}")
+        if isinstance(node, ValkeyNode):
+            self.valkey.start(node)
+        else:
+            self.postgres.start(node, self.topology.nodes(node.shard))
+        publish.processes(self)
+
+    def _prepare(self) -> None:
+        names = [node.name for node in self.topology.valkeys()]
+        self.credentials = credentials.load(self.layout, names, self.environ)
+        shared = (self.layout, self.programs, self.launcher, self.credentials.passwords, self.durable)
+        self.postgres = postgres.Postgres(*shared)
+        self.valkey = valkey.Valkey(*shared)
+
+    def _start_shard(self, pool: ThreadPoolExecutor, shard: str) -> None:
+        nodes = self.topology.nodes(shard)
+        made = [node for node in nodes if self.postgres.made(node)]
+        for node in made:
+            self.postgres.check_version(node)
+        if not made:
+            self.postgres.make_primary(nodes[0])
+        primary = self.primary(shard)
+        self.postgres.start(primary, nodes)
+        catalog = [bootstrap.CATALOG_DATABASE] if shard == self.topology.shard_names[0] else []
+        bootstrap.make_roles_and_databases(self.postgres, primary, [bootstrap.SHARD_DATABASE, *catalog])
+        self.postgres.prepare_slots(primary, nodes)
+        others = [node for node in nodes if node != primary]
+        self._gather([pool.submit(self._start_replica, node, primary, nodes) for node in others])
+
+    def _start_replica(
+        self, node: PostgresNode, primary: PostgresNode, nodes: Sequence[PostgresNode]
+    ) -> None:
+        if self.postgres.made(node) and not self.postgres.is_standby(node):
+            # It may hold writes that the newer primary does not have, so what becomes of it is not decided here.
+            folder = self.postgres.folder(node)
+            self.report(
+                f"{node.name} was primary before {primary.name}: left stopped; without {folder} it is made anew"
+            )
+            return
+        if self.postgres.made(node) and self.postgres.slot_is_lost(node, primary):
+            self.report(f"{node.name} is too far behind {primary.name}: copying it anew")
+            self.postgres.remove(node)
+        if not self.postgres.made(node):
+            self.postgres.make_replica(node, primary)
+        self.postgres.start(node, nodes)
+        self.postgres.prepare_slots(node, nodes)
+
+    def _gather(self, futures: Sequence[Future[Any]]) -> None:
+        """Wait for all; the first that fails ends the others, and is raised."""
+        wait(futures, return_when=FIRST_EXCEPTION)
+        if any(future.done() and future.exception() for future in futures):
+            self.launcher.interrupt()
+        wait(futures)
+        failures = [error for future in futures if (error := future.exception())]
+        for error in sorted(failures, key=lambda error: isinstance(error, Interrupted)):
+            raise error
+
+    def _mend(self) -> None:
+        """Put away what a killed start left: servers without a supervisor, half-made folders."""
+        left = shutdown.leftovers(self.layout, self.launcher)
+        if left:
+            self.report(f"stopping what an earlier start left: {', '.join(process.name for process in left)}")
+        shutdown.stop(self.layout, self.launcher)
+        for path in self.layout.data.glob(".*-*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _check_ports(self) -> None:
+        for node in self.topology:
+            if not _port_is_free(node.port):
+                raise ClusterError(
+                    f"port {node.port}, for {node.name}, is taken: set CLUSTER_PORT (now "
+                    f"{self.topology.first_port}) to the first of {len(self.topology)} free ports"
+                )
+        if not _port_is_free(self.http_port):
+            raise ClusterError(f"port {self.http_port}, for the service, is taken: set PORT to a free one")
+
+
+def _names(nodes: Sequence[PostgresNode]) -> str:
+    return ", ".join(node.name for node in nodes)
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the servers do: connections of an earlier run that are still fading do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen()  # only this tells on every system that another socket listens
+        except OSError:
+            return False
+        return True
