@@ -72,6 +72,8 @@ def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Respons
             **ids,
         )
         response = Response(answer.body, answer.status, content_type="application/json")
+        if not answer.body:
+            del response.headers["Content-Type"]
         for name, value in answer.headers.items():
             response.headers[name] = value
         return response

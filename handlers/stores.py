@@ -46,7 +46,7 @@ def create_store(call: Call) -> Answer:
         currency=call.body.currency,
     )
     # The key never goes to PostgreSQL, so it is put into the document here.
-    document = f'{made.document[:-1]}, "api_key": "{made.api_key}", "api_key_id": "{made.key_id}"}}'
+    document = f'{made.document[:-1]},"api_key":"{made.api_key}","api_key_id":"{made.key_id}"}}'
     return Answer(document.encode(), 201, {"Location": f"/v1/stores/{made.store_id}"})
 
 

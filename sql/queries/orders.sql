@@ -206,14 +206,14 @@ WITH before AS MATERIALIZED (
     SET status = %(status)s, updated_at = greatest(date_trunc('milliseconds', now()), o.created_at)
     FROM before
     WHERE o.store_id = %(store_id)s AND o.id = %(order_id)s AND before.status = ANY (%(allowed_from)s::text[])
-    RETURNING o
+    RETURNING o, true AS happened
 )
 SELECT
-    order_document(advanced.o, (
+    CASE WHEN advanced.happened THEN order_document(advanced.o, (
         SELECT json_agg(order_item_document(i.product_id, i.title, i.unit_price, i.quantity) ORDER BY i.line)
         FROM order_items AS i
         WHERE i.store_id = %(store_id)s AND i.order_id = %(order_id)s
-    )),
+    )) END,
     before.status
 FROM before
 LEFT JOIN advanced ON true;
@@ -230,7 +230,7 @@ WITH before AS MATERIALIZED (
     SET status = 'cancelled', updated_at = greatest(date_trunc('milliseconds', now()), o.created_at)
     FROM before
     WHERE o.store_id = %(store_id)s AND o.id = %(order_id)s AND before.status IN ('pending', 'paid')
-    RETURNING o
+    RETURNING o, true AS happened
 ), returned AS MATERIALIZED (
     SELECT i.product_id, sum(i.quantity)::bigint AS quantity
     FROM order_items AS i
@@ -252,11 +252,11 @@ WITH before AS MATERIALIZED (
     WHERE p.store_id = %(store_id)s AND p.id = r.product_id
 )
 SELECT
-    order_document(advanced.o, (
+    CASE WHEN advanced.happened THEN order_document(advanced.o, (
         SELECT json_agg(order_item_document(i.product_id, i.title, i.unit_price, i.quantity) ORDER BY i.line)
         FROM order_items AS i
         WHERE i.store_id = %(store_id)s AND i.order_id = %(order_id)s
-    )),
+    )) END,
     before.status
 FROM before
 LEFT JOIN advanced ON true;
