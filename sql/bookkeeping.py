@@ -57,12 +57,21 @@ class Bookkeeping:
         )
         return [AppliedMigration(*row) for row in rows]
 
+    def snapshot_before(self) -> None:
+        """Call before a migration, so that `add` can tell its changes from others."""
+        self._before = take_snapshot(self._connection)
+
     def add(self, migration: Migration, duration_ms: int) -> None:
+        """The migration is done: its row, and what it changed in the schema. Call it in the migration's own
+        transaction where it has one: a run that dies leaves all of it or nothing."""
         self._connection.execute(
             "INSERT INTO public.schema_migrations (version, name, checksum, duration_ms)"
             " VALUES (%s, %s, %s, %s)",
             [migration.version, migration.name, migration.checksum, duration_ms],
         )
+        after = take_snapshot(self._connection)
+        recorded = self.recorded_snapshot()
+        self._write(after if recorded is None else after_change(recorded, self._before, after))
 
     def recorded_snapshot(self) -> Snapshot | None:
         """The schema that the last migration left, and that should still be; None where there is none yet."""
@@ -71,18 +80,9 @@ class Bookkeeping:
         row = self._connection.execute("SELECT objects FROM public.schema_snapshot").fetchone()
         return row[0] if row else None
 
-    def snapshot_before(self) -> None:
-        """Call before a migration, so that `record_snapshot` can tell its changes from others."""
-        self._before = take_snapshot(self._connection)
-
-    def record_snapshot(self) -> None:
-        """Write down what changed since `snapshot_before`; all there is, where nothing was yet."""
-        after = take_snapshot(self._connection)
-        recorded = self.recorded_snapshot()
-        self._write(after if recorded is None else after_change(recorded, self._before, after))
-
-    def record_first_snapshot(self) -> None:
-        """For a database whose run died between its last migration and the snapshot."""
+    def record_missing_snapshot(self) -> None:
+        """Take the schema as it is where none is written down: so a person accepts a change by hand, after
+        TRUNCATE schema_snapshot."""
         if self.recorded_snapshot() is None:
             self._write(take_snapshot(self._connection))
 

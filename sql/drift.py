@@ -70,6 +70,12 @@ def schema_state(target: Target, folder: Path) -> SchemaState:
     )
 
 
+def differences(first: SchemaState, second: SchemaState) -> list[str]:
+    """Between two shards, in words, one object each: "column products.foo only on shard-1"."""
+    names = f"on {first.target}", f"on {second.target}"
+    return describe_differences(first.snapshot, second.snapshot, *names)
+
+
 def drift(targets: Sequence[Target], folder: Path) -> list[str]:
     """What `shards status` should warn of, one line each: a change by hand, a migration that is missing, two
     shards that differ, a shard whose schema cannot be read. Empty: all is as it should be."""
@@ -94,7 +100,6 @@ def _warnings(states: Sequence[SchemaState | MigrationError]) -> Iterator[str]:
         yield from (f"{state.target}: {words}" for words in state.differences)
     readable = [state for state in states if isinstance(state, SchemaState)]
     for first, second in pairwise(readable):
-        # Where one lacks a migration, the two must differ, and it has been said.
-        if first.versions == second.versions:
-            names = f"on {first.target}", f"on {second.target}"
-            yield from describe_differences(first.snapshot, second.snapshot, *names)
+        # Where one lacks a migration or was changed by hand, the two must differ, and it has been said.
+        if first.versions == second.versions and not first.drifted and not second.drifted:
+            yield from differences(first, second)

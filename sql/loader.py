@@ -121,7 +121,8 @@ def _read_query(file: str, lines: list[str], begin: int, end: int, schema: Schem
         statement = parse("\n".join(lines[body:end]))
         _check(headers, statement, schema)
     except StatementError as refused:
-        raise QueryFileError(f"{file}:{number + refused.line + 1}: {refused}") from refused
+        line = min(number + refused.line, end - 1)  # what is missing is missed at the end
+        raise QueryFileError(f"{file}:{line + 1}: {refused}") from refused
     return Query(
         name=headers["name"],
         role=cast(Role, headers["role"]),

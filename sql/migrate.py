@@ -69,6 +69,8 @@ class Patience:
     last_lock_seconds: float = 1.0
     concurrent_lock_seconds: float = 600.0
     other_run_seconds: float = 60.0
+    # A server that answers no new connection for so long is taken for frozen, and its run is given up.
+    frozen_seconds: float = 15.0
 
 
 def migrate(
@@ -124,7 +126,10 @@ class _Run:
 
     def outcome(self, *, dry_run: bool) -> Outcome:
         try:
-            with connect(self._target.dsn) as connection, Watch(connection) as watch:
+            with (
+                connect(self._target.dsn) as connection,
+                Watch(connection, self._patience.frozen_seconds) as watch,
+            ):
                 self._watch = watch
                 try:
                     self._migrate(connection, dry_run=dry_run)
@@ -163,10 +168,9 @@ class _Run:
         for migration in pending:
             bookkeeping.snapshot_before()
             milliseconds = self._apply(connection, bookkeeping, migration)
-            bookkeeping.record_snapshot()
             self._outcome.applied.append(migration.name)
             self._say(f"{migration.name} applied in {milliseconds} ms")
-        bookkeeping.record_first_snapshot()
+        bookkeeping.record_missing_snapshot()
 
     def _pending(self, bookkeeping: Bookkeeping) -> Sequence[Migration]:
         applied = bookkeeping.applied()
@@ -198,7 +202,8 @@ class _Run:
         for statement in migration.statements:
             self._alone(connection, migration, statement)
         milliseconds = _milliseconds_since(started)
-        bookkeeping.add(migration, milliseconds)
+        with connection.transaction():
+            bookkeeping.add(migration, milliseconds)
         return milliseconds
 
     def _alone(self, connection: Connection, migration: Migration, statement: MigrationStatement) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
@@ -22,9 +23,7 @@ from errors import MigrationError
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _CONNECT_TIMEOUT_SECONDS = 3
-_WATCH_SECONDS = 2.0
-# After three unanswered attempts to connect, each of _CONNECT_TIMEOUT_SECONDS, the server counts as frozen.
-_FROZEN_AFTER = 3
+_WATCH_SECONDS = 1.0
 
 # statement_timeout: a role's or database's own must not cut a long migration short. synchronous_commit: a
 # replica that is away must not hang a migration. Nothing is lost by it: a write of the service that needs the
@@ -59,9 +58,10 @@ def error_line(error: psycopg.Error) -> str:
 
 
 class Watch:
-    """While inside, cuts the connection if its server stops answering; `frozen` then says so."""
+    """While inside, cuts the connection if its server answers nobody for so long: `frozen` then says so."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, frozen_seconds: float) -> None:
+        self._frozen_seconds = frozen_seconds
         self._socket = connection.pgconn.socket
         # The very node, whichever the DSN may name now.
         parameters = connection.info.get_parameters()
@@ -101,10 +101,11 @@ class Watch:
                 duplicate.shutdown(socket.SHUT_RDWR)
 
     def _run(self) -> None:
-        unanswered = 0
+        answered = time.monotonic()
         while not self._over.wait(_WATCH_SECONDS):
-            unanswered = 0 if self._answers() else unanswered + 1
-            if unanswered >= _FROZEN_AFTER:
+            if self._answers():
+                answered = time.monotonic()
+            elif time.monotonic() - answered > self._frozen_seconds:
                 self.frozen = True
                 self.cut()
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, LiteralString
 
@@ -46,7 +47,7 @@ SELECT format('column %%s.%%I', t.name, a.attname),
                  CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated::text END,
                  CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity::text END,
                  CASE WHEN a.attcollation <> y.typcollation
-                      THEN 'collate ' || a.attcollation::regcollation END,
+                      THEN 'collate ' || a.attcollation::regcollation::text END,
                  'default ' || pg_get_expr(d.adbin, d.adrelid))
 FROM tables AS t
 JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -126,26 +127,31 @@ def after_change(recorded: Snapshot, before: Snapshot, after: Snapshot) -> Snaps
 def describe_differences(first: Snapshot, second: Snapshot, first_name: str, second_name: str) -> list[str]:
     """In words, one object each: "column products.foo only on shard-1"."""
     words = []
+    # A table that is on one side only says it all.
+    tables = {name.split()[1] for name in first.keys() ^ second.keys() if name.startswith("table ")}
     for name in sorted(first.keys() | second.keys()):
         one, other = first.get(name), second.get(name)
+        if not name.startswith("table ") and _table_of(name, one or other or "") in tables:
+            continue
         if other is None:
             words.append(f"{name} only {first_name}")
         elif one is None:
             words.append(f"{name} only {second_name}")
         elif one != other:
-            words.append(f"{name} differs: {_short(one)} {first_name}, {_short(other)} {second_name}")
-    # A table that is only on one side says it all: its columns and constraints need not be listed.
-    missing = {line.split()[1] for line in words if line.startswith("table ") and " only " in line}
-    return [line for line in words if line.startswith("table ") or _table_of(line) not in missing]
+            both = f": {one} {first_name}, {other} {second_name}"
+            # Of a function's body, only that it differs.
+            words.append(
+                f"{name} differs" + (both if "\n" not in both else f" {first_name} and {second_name}")
+            )
+    return words
 
 
-def _table_of(line: str) -> str:
-    words = line.split()
+def _table_of(name: str, definition: str) -> str:
+    """The table that an object belongs to; empty where it belongs to none."""
+    words = name.split()
     if words[0] == "column":
         return words[1].rpartition(".")[0]
+    if words[0] == "index":
+        indexed = re.search(r" ON (?:ONLY )?(?:public\.)?(\S+) USING ", definition)
+        return indexed[1] if indexed else ""
     return words[3] if words[0] in {"constraint", "trigger", "policy"} else ""
-
-
-def _short(definition: str, limit: int = 120) -> str:
-    text = " ".join(definition.split())
-    return text if len(text) <= limit else f"{text[:limit]}…"
