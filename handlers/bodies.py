@@ -48,7 +48,7 @@ class BodyReader:
         try:
             body = self._decoder.decode(raw)
         except msgspec.ValidationError as error:
-            raise _invalid("The body is not what this takes.", str(error)) from None
+            body = self._with_whole_numbers(raw, str(error))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise BadRequest(
@@ -56,6 +56,15 @@ class BodyReader:
             ) from None
         _check_attributes(body)
         return body
+
+    def _with_whole_numbers(self, raw: bytes, refusal: str) -> Any:
+        """The body once more with 12.0 read as 12: to JSON Schema, and so to the document, both are integers."""
+        if "got `float`" in refusal:
+            try:
+                return msgspec.convert(_whole(msgspec.json.decode(raw)), self._type)
+            except msgspec.ValidationError as error:
+                refusal = str(error)
+        raise _invalid("The body is not what this takes.", refusal)
 
 
 class QueryReader:
@@ -71,9 +80,25 @@ class QueryReader:
             return None
         given = {name: value for name, value in arguments.items() if name in self._names}
         try:
-            return msgspec.convert(given, self._type, strict=False)
+            query = msgspec.convert(given, self._type, strict=False)
         except msgspec.ValidationError as error:
             raise _invalid("The query is not what this takes.", str(error)) from None
+        for name in given:
+            if getattr(query, name) is None:  # what msgspec takes the text "null" for
+                raise _invalid("The query is not what this takes.", f"Unexpected `null` - at `$.{name}`")
+        return query
+
+
+def _whole(value: object) -> object:
+    """The value with every whole float as an int, but in `attributes`, which are kept as they are."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_whole(inner) for inner in value]
+        case dict():
+            return {name: inner if name == "attributes" else _whole(inner) for name, inner in value.items()}
+    return value
 
 
 def _check_attributes(body: msgspec.Struct) -> None:

@@ -29,6 +29,7 @@ from handlers.endpoint import Endpoint
 from handlers.openapi_parts import (
     EXAMPLES,
     HEADERS,
+    JSON_VALUE,
     PARAMETERS,
     PROBLEM_HEADERS,
     SECURITY_SCHEMES,
@@ -116,6 +117,7 @@ def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
     _, schemas = msgspec.json.schema_components(
         list(dict.fromkeys(types)), ref_template="#/components/schemas/{name}"
     )
+    schemas["JsonValue"] = JSON_VALUE  # which `attributes` refers to
     return {name: schema | TOGETHER.get(name, {}) for name, schema in schemas.items()}
 
 

@@ -47,6 +47,19 @@ EXAMPLES: dict[str, Json] = {
     "ProductPatch": {"price": 1150},
 }
 
+_TEXT: Json = {"type": "string", "pattern": r"^[^\u0000]*$"}
+_VALUE: Json = {"$ref": "#/components/schemas/JsonValue"}
+
+# What an attribute may be: any JSON but U+0000, which PostgreSQL's text cannot hold.
+JSON_VALUE: Json = {
+    "anyOf": [
+        {"type": ["null", "boolean", "number"]},
+        _TEXT,
+        {"type": "array", "items": _VALUE},
+        {"type": "object", "propertyNames": _TEXT, "additionalProperties": _VALUE},
+    ]
+}
+
 # What a Struct cannot say of its fields together.
 TOGETHER: dict[str, Json] = {
     "NewSession": {"anyOf": [{"required": ["email", "password"]}, {"maxProperties": 0}]},

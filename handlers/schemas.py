@@ -15,13 +15,24 @@ from handlers.currencies import CURRENCIES
 
 # PostgreSQL's text cannot hold U+0000.
 _NO_NUL = r"^[^\u0000]*$"
+# The look-ahead is for Python, whose `$` also stands before a line's end.
+_EMAIL = r"^[^@\s\u0000]+@[^@\s\u0000]+$(?!\n)"
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL, examples=["Corner Shop"])]
 Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL, examples=["Blue Mug"])]
 Description = Annotated[str, Meta(max_length=10_000, pattern=_NO_NUL)]
 Price = Annotated[int, Meta(ge=0, le=10**12, description="In the currency's minor unit.", examples=[1250])]
 Stock = Annotated[int, Meta(ge=0, le=10**9, description="Units there are.", examples=[40])]
-Attributes = Annotated[dict[str, Any], Meta(description="Any JSON object, to 16 KiB.")]
+Attributes = Annotated[
+    dict[str, Any],
+    Meta(
+        description="Any JSON object, to 16 KiB.",
+        extra_json_schema={
+            "propertyNames": {"pattern": _NO_NUL},
+            "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
+        },
+    ),
+]
 Quantity = Annotated[int, Meta(ge=1, le=10_000, examples=[2])]
 CartQuantity = Annotated[int, Meta(ge=0, le=10_000, description="0 removes the line.", examples=[2])]
 Email = Annotated[
@@ -29,7 +40,7 @@ Email = Annotated[
     Meta(
         min_length=3,
         max_length=254,
-        pattern=r"^[^@\s\u0000]+@[^@\s\u0000]+$",
+        pattern=_EMAIL,
         examples=["ada@example.com"],
     ),
 ]

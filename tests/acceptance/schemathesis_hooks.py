@@ -1,13 +1,15 @@
 """What `schemathesis` has to be told of this API; loaded by it, see test_schemathesis.py.
 
-The document cannot say which opaque values exist: a made-up cursor is refused with 400 and a made-up
-`If-Match` with 412, both rightly. So where a case is meant to be accepted, they are left out.
+The document cannot say which opaque values exist: a made-up cursor is refused with 400, a made-up `If-Match`
+with 412, an `Idempotency-Key` of another body with 422, all rightly. So where a case is meant to be accepted,
+the first two are left out, and the key is a new one.
 """
 
 from __future__ import annotations
 
 import os
 from typing import Any
+from uuid import uuid4
 
 import requests
 import schemathesis
@@ -22,6 +24,8 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     if case.meta is not None and case.meta.generation.mode.is_positive:
         case.query.pop("cursor", None)
         headers.pop("If-Match", None)
+        if "Idempotency-Key" in headers:
+            headers["Idempotency-Key"] = uuid4().hex
     signs_out = case.operation.label.startswith("DELETE") and case.path.endswith("/sessions/current")
     if signs_out and headers.get("Authorization") == SESSION:
         # Sign somebody else out: the session of the other cases is still needed.
