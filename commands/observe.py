@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from commands.cluster import Cluster
-from commands.terminal import one_line
+from commands.terminal import error_text
 from errors import StatementDeadline
 from operations.topology import ObservedPool, pool_name
 from pools.connection import ShardConnection
@@ -107,7 +107,7 @@ def _look(dsn: str, node: Node) -> Look:
             pool = connection.execute(_POOL, [pool_name(node.shard, node.name, role)]).fetchone() or ()
             return Look(node, role, lsn, position, age, _count_stores(connection), ObservedPool(*pool))
     except (psycopg.Error, StatementDeadline) as error:
-        return Look(node, error=one_line(error))
+        return Look(node, error=error_text(error))
 
 
 def _count_stores(connection: ShardConnection) -> int | None:

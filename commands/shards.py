@@ -9,7 +9,7 @@ import click
 
 from commands.cluster import Cluster, open_cluster
 from commands.observe import Observation, observe
-from commands.terminal import plain_errors, print_table
+from commands.terminal import Failure, plain_errors, print_table
 from operations.topology import topology
 from routing.shard_map import ShardMap
 from sql import CATALOG_MIGRATIONS, MIGRATIONS
@@ -48,7 +48,7 @@ def status_command(as_json: bool) -> None:
         _print(document, seen)
     orphans = [shard.name for shard in shard_map.shards if not seen.primaries(shard.name)]
     if orphans:
-        raise click.ClickException(f"no primary answers on {', '.join(orphans)}")
+        raise Failure(f"no primary answers on {', '.join(orphans)}")
 
 
 @shards_group.command("migrate")
@@ -78,7 +78,7 @@ def _raise_for_failed(outcomes: list[Outcome]) -> None:
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
         reasons = "; ".join(f"{outcome.target}: {outcome.error}" for outcome in failed)
-        raise click.ClickException(f"not migrated: {reasons}")
+        raise Failure(f"not migrated: {reasons}")
 
 
 def _schema_warnings(cluster: Cluster, shard_map: ShardMap, seen: Observation) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import threading
 import time
@@ -17,6 +18,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from errors import MarketplaceError
+from sql.session import error_line
+
+# What psycopg says when a DSN names several hosts and none will do.
+_TRIED = "Multiple connection attempts failed. All failures were:"
+_ATTEMPT = re.compile(
+    r"- host: '([^']*)', port: '([^']*)'[^:]*(?:: '[^']*')?: (?:connection failed: connection to .*? failed: )?"
+    r"(.*?)(?= - host: |$)"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,16 +42,31 @@ def plain_errors(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except (MarketplaceError, psycopg.Error) as error:
-            raise click.ClickException(one_line(error)) from error
+            raise Failure(error_text(error)) from error
 
     return wrapped
 
 
-def one_line(error: BaseException) -> str:
-    """A server's error without CONTEXT and position; libpq's attempts at several hosts in one line."""
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return error.diag.message_primary
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
+class Failure(click.ClickException):
+    """Ends a command with this message, made one line, and exit status 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def error_text(error: BaseException) -> str:
+    return one_line(error_line(error) if isinstance(error, psycopg.Error) else str(error))
+
+
+def one_line(message: str) -> str:
+    """libpq's report on several hosts, eight lines of it, as `host:port reason; host:port reason`."""
+    message = " ".join(message.split())
+    before, tried, attempts = message.partition(_TRIED)
+    if not tried:
+        return message
+    reasons = [f"{host}:{port} {reason}" for host, port, reason in _ATTEMPT.findall(attempts)]
+    what = before.partition("connection failed:")[0].strip() or "no server could be used:"
+    return f"{what} {'; '.join(reasons)}"
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

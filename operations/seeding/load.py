@@ -13,6 +13,7 @@ import psycopg
 
 from errors import MarketplaceError
 from operations.seeding.rows import Row
+from sql.session import error_line
 
 # The columns of the lines that rows.py writes. Tables in the order that the foreign keys want.
 COLUMNS: Mapping[str, str] = {
@@ -107,7 +108,7 @@ def _connected(part: ShardLoad) -> Link:
         link.execute(_SESSION)
         link.commit()
     except psycopg.Error as error:
-        raise SeedError(f"{part.shard}: {one_line(error)}. Nothing was seeded") from error
+        raise SeedError(f"{part.shard}: {error_line(error)}. Nothing was seeded") from error
     return link
 
 
@@ -154,7 +155,7 @@ def _all_rows(running: Mapping[Future[int], ShardLoad]) -> int:
     for future in done:
         error = future.exception()
         if isinstance(error, psycopg.Error):
-            raise SeedError(f"{running[future].shard}: {one_line(error)}. Nothing was seeded") from error
+            raise SeedError(f"{running[future].shard}: {error_line(error)}. Nothing was seeded") from error
     return sum(future.result() for future in running)
 
 
@@ -169,7 +170,7 @@ def _commit(opened: Sequence[tuple[ShardLoad, Link]]) -> None:
         except psycopg.Error as error:
             left = [other.shard for other, _ in opened if not _removed(other)]
             rest = f"; rows may be left on {', '.join(left)}" if left else ". Nothing was seeded"
-            raise SeedError(f"{part.shard}: {one_line(error)}{rest}") from error
+            raise SeedError(f"{part.shard}: {error_line(error)}{rest}") from error
 
 
 def _removed(part: ShardLoad) -> bool:
@@ -178,10 +179,3 @@ def _removed(part: ShardLoad) -> bool:
             link.execute(statement, [list(part.store_ids)])
         return True
     return False
-
-
-def one_line(error: BaseException) -> str:
-    """A server's error without CONTEXT and position; libpq's attempts at several hosts in one line."""
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return error.diag.message_primary
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
