@@ -58,8 +58,8 @@ def _install(requirements: Path) -> None:
         return
     if not optional:
         print(f"installing requirements/{requirements.name}", flush=True)
-    install = [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-input"]
-    options = ["--disable-pip-version-check", "--no-warn-script-location", "--requirement", requirements]
+    install = [str(PYTHON), "-m", "pip", "install", "-qq", "--no-deps", "--require-hashes", "--no-input"]
+    options = ["--disable-pip-version-check", "--no-warn-script-location", "--requirement", str(requirements)]
     subprocess.run([*install, *options], cwd=ROOT, capture_output=optional, check=not optional)
     # An optional file counts as done either way: a machine without a compiler is not asked at every start.
     stamp.write_text(wanted)

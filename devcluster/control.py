@@ -109,7 +109,7 @@ def psql(layout: Layout, name: str, arguments: Sequence[str], environ: Mapping[s
     inherited = {key: value for key, value in environ.items() if not key.startswith("PG")}
     program = programs.postgres_folder(environ) / "psql"
     sys.stdout.flush()
-    os.execve(program, [str(program), *arguments], {**inherited, **connection, **target})
+    os.execve(program, [str(program), *arguments], {**inherited, **connection, **target})  # noqa: S606
 
 
 def _ask_to_stop(supervisor: int) -> None:

@@ -178,17 +178,20 @@ class Launcher:
 
     def stop(self, processes: Iterable[Process], signals: Sequence[tuple[int, float]]) -> list[Process]:
         """Stop these side by side: each signal in turn, with the seconds it is given. Returns what lives on."""
-        asked = left = list(processes)
+        left = list(processes)
         for number, seconds in signals:
             for process in left:
                 self._signal(process, number)
             deadline = time.monotonic() + seconds
             while (left := [each for each in left if self.alive(each)]) and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
-        for process in asked:
-            if process not in left:
-                (self.records / f"{process.name}.json").unlink(missing_ok=True)
         return left
+
+    def forget_dead(self) -> None:
+        """Remove the records of what runs no more."""
+        for process in self.recorded():
+            if not self.alive(process):
+                (self.records / f"{process.name}.json").unlink(missing_ok=True)
 
     def _signal(self, process: Process, number: int) -> None:
         if not self.alive(process):

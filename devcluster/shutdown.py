@@ -54,7 +54,7 @@ def stop(layout: Layout, launcher: Launcher) -> None:
         ([each for each in running if each.kind in ("redis", "lock")], valkey.STOP_SIGNALS),
     )
     left = [survivor for processes, signals in rounds for survivor in launcher.stop(processes, signals)]
-    launcher.stop([each for each in launcher.recorded() if each not in left], ())  # the dead ones' records
+    launcher.forget_dead()
     layout.processes.unlink(missing_ok=True)
     if left:
         raise ClusterError(
