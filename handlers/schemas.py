@@ -15,8 +15,9 @@ from handlers.currencies import CURRENCIES
 
 # PostgreSQL's text cannot hold U+0000.
 _NO_NUL = r"^[^\u0000]*$"
-# The look-ahead is for Python, whose `$` also stands before a line's end.
-_EMAIL = r"^[^@\s\u0000]+@[^@\s\u0000]+$(?!\n)"
+# No white space, and spelled out: `\s` is not the same to Python and to JSON Schema. The look-ahead is for Python,
+# whose `$` also stands before a line's end.
+_EMAIL = r"^[^@\u0000-\u0020\u007f]+@[^@\u0000-\u0020\u007f]+$(?!\n)"
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL, examples=["Corner Shop"])]
 Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL, examples=["Blue Mug"])]
