@@ -199,6 +199,9 @@ class Supply(ConnectionPool[ShardConnection]):
                 if self._closed:
                     self._close_connection(connection)
                     continue
+                if connection.poll(0):  # its server has gone while it was given out
+                    self._discard(connection)
+                    continue
                 while self._waiting:
                     if self._waiting.popleft().set(connection):
                         break
