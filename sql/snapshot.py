@@ -17,6 +17,8 @@ from psycopg import Connection
 # Object, such as "column public.products.price", to its definition.
 Snapshot = Mapping[str, str]
 
+_WITH_COLUMNS = ("table ", "view ", "type ")
+
 BOOKKEEPING = ("schema_migrations", "schema_snapshot")
 
 # In search_path nothing but pg_catalog, so that every name is written with its schema. What an extension made
@@ -33,9 +35,9 @@ WITH spaces AS (
     WHERE c.relname <> ALL (%(bookkeeping)s)
       AND NOT EXISTS (SELECT FROM extension_owned WHERE classid = 'pg_class'::regclass AND objid = c.oid)
 ), tables AS (
-    SELECT * FROM relations WHERE relkind IN ('r', 'p', 'f', 'v', 'm')
+    SELECT * FROM relations WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
 )
-SELECT 'table ' || name,
+SELECT CASE WHEN relkind IN ('v', 'm') THEN 'view ' WHEN relkind = 'c' THEN 'type ' ELSE 'table ' END || name,
        concat_ws(' ', relkind, relpersistence, reloptions::text,
                  CASE WHEN relrowsecurity THEN 'row security' END,
                  pg_get_partkeydef(oid), pg_get_expr(relpartbound, oid),
@@ -128,10 +130,10 @@ def describe_differences(first: Snapshot, second: Snapshot, first_name: str, sec
     """In words, one object each: "column products.foo only on shard-1"."""
     words = []
     # A table that is on one side only says it all.
-    tables = {name.split()[1] for name in first.keys() ^ second.keys() if name.startswith("table ")}
+    tables = {name.split()[1] for name in first.keys() ^ second.keys() if name.startswith(_WITH_COLUMNS)}
     for name in sorted(first.keys() | second.keys()):
         one, other = first.get(name), second.get(name)
-        if not name.startswith("table ") and _table_of(name, one or other or "") in tables:
+        if _table_of(name, one or other or "") in tables:
             continue
         if other is None:
             words.append(f"{name} only {first_name}")
