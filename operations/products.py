@@ -119,7 +119,8 @@ def update_product(
     row = router.write(scope, store_id, UPDATE_PRODUCT, parameters)
     assert row is not None
     document, version, exists = row
-    if not exists:
+    # A product that was deleted while this waited for its lock `exists` still, in the statement's snapshot.
+    if not exists or (document is None and versions is None):
         raise NotFound("There is no such product.")
     if document is None:
         raise _changed_meanwhile()
