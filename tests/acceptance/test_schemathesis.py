@@ -44,6 +44,11 @@ bearer = "${{SESSION_TOKEN}}"
 
 [parameters]
 "path.store_id" = "${{STORE_ID}}"
+
+# A cart that was cleared is an empty cart, and no 404.
+[[operations]]
+include-path-regex = "/cart"
+checks.use_after_free.enabled = false
 """
 
 
@@ -79,7 +84,7 @@ def test_every_operation_answers_as_the_document_says(service: Service, tmp_path
             "run",
             f"{service.base_url}/openapi.json",
             "--checks=all",
-            "--workers=2",
+            "--workers=1",  # its threads trip over CPython 3.11's syntax tree reader
         ],
         cwd=tmp_path,
         env=environment,
