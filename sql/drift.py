@@ -52,10 +52,9 @@ def schema_state(target: Target, folder: Path) -> SchemaState:
             applied = bookkeeping.applied()
             recorded = bookkeeping.recorded_snapshot()
             live = take_snapshot(connection)
+        check_applied(applied, migrations)
     except psycopg.Error as error:
         raise MigrationError(f"{target.name}: {error_line(error)}") from error
-    try:
-        check_applied(applied, migrations)
     except MigrationError as error:
         raise MigrationError(f"{target.name}: {error}") from error
     words = describe_differences(live, recorded, "in the database", "in the migrations") if recorded else []

@@ -40,7 +40,7 @@ class Target:
     """One database to migrate. `dsn` may name all nodes of a shard: the one that accepts writes is taken."""
 
     name: str
-    dsn: str
+    dsn: str = field(repr=False)  # holds a password
 
 
 @dataclass(slots=True)
