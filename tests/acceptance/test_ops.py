@@ -10,6 +10,7 @@ import pytest
 import requests
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
+
 from tests.cluster_fixtures import Service
 
 # The contract's tables, section 2, 4 (what stands so far) and 5.

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import requests
+
 from tests.cluster_fixtures import Service
 
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
