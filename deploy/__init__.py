@@ -1,0 +1,1 @@
+"""What turns containers into the marketplace's servers; the service imports nothing from here."""
