@@ -24,6 +24,8 @@ logger = logs.get_logger("marketplace")
 
 METRICS_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
+# A catalog that answers does so in milliseconds; one that does not is not worth a longer start.
+FIRST_MAP_SECONDS = 5.0
 
 
 class Marketplace:
@@ -51,12 +53,17 @@ class Marketplace:
         self._stopping = threading.Event()
 
     def start(self, worker: str) -> None:
-        """Open the pools and begin to follow the catalog; waits for neither. `worker` names it to PostgreSQL."""
+        """Open the pools and begin to follow the catalog. `worker` names it to PostgreSQL.
+
+        Waits for the shard map, so that no worker takes a request which it cannot route while another could; but
+        not for long: while the catalog is away the worker has to live, and to say so.
+        """
         self.pools.name_worker(worker)
         self.maps.start()
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)
         self._every(SWEEP_SECONDS, self._housekeeping.sweep)
         self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools))
+        self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
 
     def stop(self) -> None:
         """Close what `start` opened."""

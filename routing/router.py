@@ -1,7 +1,7 @@
 """Which shard answers, and the flights there: one network round trip a statement, whether it reads or writes.
 
     read     statement
-    write    fence, statement, Sync (which commits), position: all sent before the first answer is awaited
+    write    BEGIN, fence, statement, COMMIT, position: all sent before the first answer is awaited
 
 A write is never sent twice by itself: where its connection breaks after it was sent, it is in doubt and the client is
 told so. A read is tried once more on a fresh connection.
@@ -30,6 +30,7 @@ from sql.loader import Query
 FENCE = named("fence_store")
 POSITION = named("read_position")
 PING = named("ping")
+BEGIN, COMMIT = "BEGIN", "COMMIT"
 
 STALE_EPOCH = "SE001"  # raised by fence_store()
 
@@ -178,14 +179,14 @@ class Router:
         query, parameters = write
         with self._connection(scope, scope.route.shard, writes=True) as connection:
             result, position = connection.cursor(), connection.cursor()
-            with connection.pipeline() as pipeline:
+            with connection.pipeline():
+                connection.execute(BEGIN, prepare=True)
                 if fence is not None:
                     connection.execute(fence[0].text, fence[1], prepare=True)
-                connection.phase = "commit"
                 result.execute(query.text, parameters, prepare=True)
-                # Sync ends the transaction: what follows is sent in the same flight but runs after the commit, so
-                # its position lies behind every record of this write.
-                pipeline.sync()
+                connection.phase = "commit"
+                connection.execute(COMMIT, prepare=True)
+                # Runs after the commit, so its position lies behind every record of this write.
                 position.execute(POSITION.text, prepare=True)
             row = result.fetchone() if query.returns != "none" else None
             lsn, timeline = position.fetchone() or (0, "0")
