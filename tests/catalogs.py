@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
+from devcluster.bootstrap import CATALOG_DATABASE
+from devcluster.cluster import Cluster
+from devcluster.publish import settings_values
 from pools.node import Node
 from routing.catalog import Catalog, CatalogConnection, NewShard
+
+
+@contextmanager
+def empty_catalog(cluster: Cluster) -> Iterator[str]:
+    """A catalog of its own, as it is before any shard is registered; its DSN, for the service's role."""
+    name = f"test_{secrets.token_hex(4)}_catalog"
+    primary = cluster.primary(cluster.topology.shard_names[0])
+    with cluster.postgres.connect(primary) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{CATALOG_DATABASE}" STRATEGY wal_log')
+    try:
+        with cluster.postgres.connect(primary, name) as connection:
+            connection.execute("TRUNCATE shards, nodes, partitions, ranges, pins, flags")
+            connection.execute("UPDATE map_state SET epoch = 1")
+        yield make_conninfo(settings_values(cluster)["CATALOG_DSN"], dbname=name)
+    finally:
+        with cluster.postgres.connect(primary) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def connect(dsn: str) -> CatalogConnection:

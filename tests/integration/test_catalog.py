@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
 
 import ids
+from devcluster.cluster import Cluster
 from errors import Conflict, NotFound, Unavailable
 from pools.node import Node
 from routing import catalog as catalogs
@@ -14,7 +16,13 @@ from routing.catalog import Catalog, CatalogConnection, NewShard, turn_sharding_
 from routing.ring import PARTITIONS
 from routing.shard_map import Pin, Range, Shard, ShardMapError
 from sql import query
-from tests.catalogs import catalog_at, connect, shards, until
+from tests.catalogs import catalog_at, connect, empty_catalog, shards, until
+
+
+@pytest.fixture
+def catalog_dsn(cluster: Cluster) -> Iterator[str]:
+    with empty_catalog(cluster) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ def test_a_reader_sees_all_of_a_change_or_none_of_it(catalog: Catalog, catalog_d
     with ThreadPoolExecutor(1) as thread, connect(catalog_dsn) as connection:
         changing = thread.submit(change)
         try:
-            while (seen := catalogs.load(connection).map).epoch < start + 500:
+            while (seen := catalogs.load(connection).map).epoch < start + 200:
                 assert seen.epoch == start or len(seen.pins) == seen.epoch % 2
         finally:
             done.set()

@@ -6,12 +6,19 @@ from threading import Barrier
 
 import pytest
 
+from devcluster.cluster import Cluster
 from errors import Unavailable
 from routing.catalog import Catalog, Snapshot
 from routing.map_cache import MapCache
-from tests.catalogs import CountingSource, catalog_at, connect, shards, until
+from tests.catalogs import CountingSource, catalog_at, connect, empty_catalog, shards, until
 
 NEVER = 3600.0  # seconds between polls where only a refresh shall ask
+
+
+@pytest.fixture
+def catalog_dsn(cluster: Cluster) -> Iterator[str]:
+    with empty_catalog(cluster) as dsn:
+        yield dsn
 
 
 @pytest.fixture
