@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from errors import QueryFileError
-from sql.readonly import check_reads_only, returns_rows
+from sql.readonly import check_reads_only, returns_rows, star_in_answer
 from sql.schema import Schema
 from sql.statement import Statement, StatementError, parse
 from sql.tenancy import check_tenancy
@@ -188,6 +188,10 @@ def _check(headers: Mapping[str, str], statement: Statement, schema: Schema) -> 
         raise StatementError(
             0, f"returns: {headers['returns']}, but has no RETURNING: add it, or say returns: none"
         )
+    star = star_in_answer(statement.tree)
+    if star:
+        # Prepared once, it would fail after the next ADD COLUMN: "cached plan must not change result type".
+        raise StatementError(statement.line(star), "* in the answer changes with the table: name the columns")
     check_tenancy(statement, schema, spans_stores="spans" in headers)
 
 

@@ -1,6 +1,6 @@
 """Does a statement only read? What runs on a replica must: anything else fails there, or would have to.
 
-Also says whether a statement gives rows back at all.
+Also says whether a statement gives rows back at all, and whether it says which columns.
 """
 
 from __future__ import annotations
@@ -59,3 +59,18 @@ def returns_rows(tree: Any) -> bool:
     if isinstance(tree, (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt)):
         return tree.returningClause is not None
     return isinstance(tree, ast.SelectStmt) and tree.intoClause is None
+
+
+def star_in_answer(tree: Any) -> Any:
+    """The `*`, or `x.*`, among the columns that a statement answers with; None where each has a name."""
+    while getattr(tree, "larg", None):  # UNION: the left one decides
+        tree = tree.larg
+    clause = getattr(tree, "returningClause", None)
+    targets = clause.exprs if clause else getattr(tree, "targetList", None)
+    if not isinstance(tree, ast.SelectStmt) and not clause:
+        return None
+    for target in targets or ():
+        fields: Any = getattr(target.val, "fields", None) or (None,)
+        if isinstance(fields[-1], ast.A_Star):
+            return target.val
+    return None
