@@ -1,4 +1,4 @@
-"""Running `flask` as a person does, in a process of its own; and a server that is frozen meanwhile."""
+"""Running `flask` commands as a person does; and a server that is frozen meanwhile."""
 
 from __future__ import annotations
 
@@ -9,18 +9,39 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
+from flask import Flask
 
+import commands
 from config import Settings
 from tests.cluster_fixtures import as_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def flask(settings: Settings | None, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one command with these settings, or with none at all."""
-    return subprocess.run(
+class Answer(NamedTuple):
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def flask(settings: Settings, *arguments: str) -> Answer:
+    """Run one command with these settings, in this process: a new one takes a second to start."""
+    app = Flask("commandline")
+    commands.init_app(app)
+    result = app.test_cli_runner().invoke(args=arguments, env=environment(settings))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Answer(result.exit_code, result.stdout, result.stderr)
+
+
+def flask_process(settings: Settings | None, *arguments: str) -> Answer:
+    """The same in a process of its own, through the whole service's `create_app`; also without any settings."""
+    done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app", *arguments],
         cwd=ROOT,
         env=environment(settings),
@@ -29,6 +50,7 @@ def flask(settings: Settings | None, *arguments: str) -> subprocess.CompletedPro
         timeout=60,
         check=False,
     )
+    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def environment(settings: Settings | None) -> Mapping[str, str]:
@@ -37,18 +59,18 @@ def environment(settings: Settings | None) -> Mapping[str, str]:
     return inherited | (as_environment(settings) if settings else {"VAR": os.devnull})
 
 
-def assert_refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
+def assert_refused(answer: Answer, *words: str) -> None:
     """It failed, with one line on stderr that holds these words, and no traceback."""
     assert answer.returncode == 1, answer
-    (line,) = answer.stderr.splitlines()
-    assert line.startswith("Error: ")
+    (line,) = [line for line in answer.stderr.splitlines() if line.startswith("Error: ")]
+    assert "Traceback" not in answer.stderr
     for word in words:
         assert word in line
 
 
 @contextmanager
 def frozen(dsn: str) -> Iterator[None]:
-    """Stop the server that this leads to, with SIGSTOP: it keeps its connections and says nothing."""
+    """Stop the server that this leads to, with SIGSTOP: it keeps its connections and takes no new one in."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
     assert row is not None

@@ -18,7 +18,7 @@ from flags import NAMES
 from routing.catalog import Catalog
 from tests.catalogs import catalog_at
 from tests.cluster_fixtures import Databases, fresh_databases
-from tests.commandline import assert_refused, flask, frozen
+from tests.commandline import assert_refused, flask, flask_process, frozen
 
 NODES = [f"shard-{number}-{letter}" for number in (0, 1) for letter in "abc"]
 COMMANDS = (["shards", "status"], ["shards", "migrate"], ["flags", "list"], ["flags", "set"], ["seed"])
@@ -57,7 +57,7 @@ def nodes_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_needs_no_cluster(command: list[str]) -> None:
-    answer = flask(None, *command, "--help")
+    answer = flask_process(None, *command, "--help")
     assert answer.returncode == 0
     assert answer.stdout.startswith("Usage: ")
     assert answer.stderr == ""
@@ -67,7 +67,7 @@ def test_help_needs_no_cluster(command: list[str]) -> None:
     "command", [["shards", "status"], ["shards", "migrate"], ["flags", "list"], ["seed"]], ids=" ".join
 )
 def test_a_missing_setting_is_named_in_one_line(command: list[str]) -> None:
-    assert_refused(flask(None, *command), "CATALOG_DSN", "make up")
+    assert_refused(flask_process(None, *command), "CATALOG_DSN", "make up")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_status_counts_the_connections_of_the_services_pools(fresh: Databases) -
 
 
 def test_status_prints_a_line_for_every_node_and_shard(fresh: Databases) -> None:
-    answer = flask(fresh.settings, "shards", "status")
+    answer = flask_process(fresh.settings, "shards", "status")
     assert answer.returncode == 0
     for name in ("shard-0 ", "shard-1 ", *NODES):
         assert len(re.findall(f"(?m)^{name}", answer.stdout)) == 1

@@ -24,7 +24,7 @@ from operations.seeding.keys_file import write_keys
 from operations.seeding.load import TABLES, SeedError, ShardLoad, load
 from tests.catalogs import catalog_at
 from tests.cluster_fixtures import Databases, fresh_databases
-from tests.commandline import ROOT, assert_refused, environment, flask
+from tests.commandline import ROOT, assert_refused, environment, flask, flask_process
 
 SHARDS = ("shard-0", "shard-1")
 SMALL = ("--stores", "12", "--products", "240", "--orders", "60")
@@ -44,7 +44,7 @@ def fresh(another: Callable[[], Databases]) -> Databases:
 
 @pytest.fixture(scope="module")
 def seeded(databases: Databases) -> Databases:
-    answer = flask(databases.settings, "seed", *SMALL)
+    answer = flask_process(databases.settings, "seed", *SMALL)
     assert answer.returncode == 0, answer.stderr
     return databases
 
