@@ -148,17 +148,21 @@ def test_a_frozen_replica_is_unknown_and_all_else_is_told(fresh: Databases) -> N
     assert all(node["healthy"] for name, node in nodes.items() if name != "shard-0-b")
 
 
-def test_a_shard_without_a_primary_is_named_and_all_else_is_told(fresh: Databases) -> None:
-    add_store(fresh, "shard-1")
-    with frozen(nodes_of(status(fresh))["shard-1-a"]["dsn"]):
+@pytest.mark.parametrize(("away", "there"), [("shard-0", "shard-1"), ("shard-1", "shard-0")])
+def test_a_shard_without_a_primary_is_named_and_all_else_is_told(
+    fresh: Databases, away: str, there: str
+) -> None:
+    add_store(fresh, away)
+    # With the first shard's primary, the catalog's is away as well.
+    with frozen(nodes_of(status(fresh))[f"{away}-a"]["dsn"]):
         answer = flask(fresh.settings, "shards", "status", "--json")
-    assert_refused(answer, "no primary answers on shard-1")
+    assert_refused(answer, f"no primary answers on {away}")
     document = json.loads(answer.stdout)
     nodes = nodes_of(document)
-    assert nodes["shard-1-a"]["role"] == "unknown"
-    assert nodes["shard-1-b"]["replay_lag_bytes"] is None
-    assert document["shards"][1]["stores"] == 1  # as the replicas say
-    assert nodes["shard-0-a"]["healthy"] is True
+    assert nodes[f"{away}-a"]["role"] == "unknown"
+    assert nodes[f"{away}-b"]["replay_lag_bytes"] is None
+    assert {s["name"]: s["stores"] for s in document["shards"]} == {away: 1, there: 0}
+    assert nodes[f"{there}-a"]["healthy"] is True
 
 
 def test_a_change_by_hand_is_told(fresh: Databases) -> None:

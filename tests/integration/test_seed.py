@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -18,10 +19,14 @@ import psycopg
 import pytest
 
 from devcluster.cluster import Cluster
+from operations.flags import set_flag
 from operations.passwords import verify_password
-from operations.seed import DEMO_PASSWORD
+from operations.seed import DEMO_PASSWORD, Seeded, SeedPlan, seed
 from operations.seeding.keys_file import write_keys
 from operations.seeding.load import TABLES, SeedError, ShardLoad, load
+from operations.seeding.plan import plan_stores
+from operations.seeding.vocabulary import make_vocabulary
+from routing.catalog import Catalog
 from tests.catalogs import catalog_at
 from tests.cluster_fixtures import Databases, fresh_databases
 from tests.commandline import ROOT, assert_refused, environment, flask, flask_process
@@ -238,6 +243,38 @@ def test_what_forbids_the_commit_undoes_everything(fresh: Databases) -> None:
     with pytest.raises(SeedError, match="changed"):
         load(loads, forbid, unwatched)
     assert count(fresh) == 0
+
+
+def seed_while(databases: Databases, change: Callable[[Catalog], None]) -> Seeded:
+    """Seed, and make this change of the catalog while rows are on their way."""
+    catalog = catalog_at(databases.catalog_dsn())
+    words = make_vocabulary(1)
+    once = threading.Lock()
+
+    def progress(rows: int) -> None:
+        if once.acquire(blocking=False):
+            change(catalog)
+
+    plan = SeedPlan(plan_stores(12, 24, 0, 1, words), words, "$scrypt$")
+    return seed(
+        plan,
+        catalog,
+        lambda _map, shard: databases.dsn(shard),
+        new_key=lambda _store, _key: ("", b""),
+        progress=progress,
+    )
+
+
+def test_nothing_is_seeded_where_the_map_would_look_elsewhere_by_then(fresh: Databases) -> None:
+    with pytest.raises(SeedError, match="map changed"):
+        seed_while(fresh, lambda catalog: set_flag(catalog, "sharding", False, lambda _shard: []))
+    assert count(fresh) == 0
+
+
+def test_a_change_that_moves_no_store_does_not_disturb(fresh: Databases) -> None:
+    made = seed_while(fresh, lambda catalog: catalog.set_flag("rate_limit", True))
+    assert (sum(made.stores.values()), made.products) == (12, 24)
+    assert len(everything(fresh)["products"]) == 24
 
 
 # Merchant keys
