@@ -53,6 +53,7 @@ def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Respons
     handler = declared.handler
 
     def view(**path: str) -> Response:
+        g.route = declared.path
         scope = g.scope = Scope(marketplace.maps.current().flags)
         ids: dict[str, Any] = {
             name: value if name == "name" else _uuid(value) for name, value in path.items()
@@ -116,7 +117,7 @@ def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     g.started = perf_counter()
-    g.scope = None
+    g.scope = g.route = None
     logs.begin_request(g.request_id)
 
 
@@ -125,7 +126,7 @@ def _finish(response: Response) -> Response:
     scope: Scope | None = g.scope
     headers = response.headers
     headers["X-Request-Id"] = g.request_id
-    route = request.url_rule.rule if request.url_rule else None
+    route = g.route or (request.url_rule.rule if request.url_rule else None)
     if scope is not None:
         _tell(scope, response)
     seconds = perf_counter() - g.started
