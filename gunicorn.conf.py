@@ -12,9 +12,11 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import ctypes
 import os
 import shutil
 import socket
+import struct
 import sys
 import time
 from functools import partial
@@ -108,6 +110,16 @@ REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
 )
 
 
+class ListenerName:
+    """Stands for a listener that may be closed by now: all that gunicorn asks one while it serves is its address."""
+
+    def __init__(self, address: Any) -> None:
+        self._address = address
+
+    def getsockname(self) -> Any:
+        return self._address
+
+
 class IdleWait(gevent.Timeout):
     """The wait for a connection's next request; ends after `keepalive`, or when the worker wants to stop."""
 
@@ -157,14 +169,19 @@ class MarketplaceWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no 
     def _serve(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
         spawn = Pool(self.worker_connections)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn)
+        # A connection that is accepted last is served when the listener is closed already.
+        handle = partial(self.handle, ListenerName(listener.getsockname()))
+        server = StreamServer(listener, handle=handle, spawn=spawn)
         if self.cfg.workers > 1:
             server.max_accept = 1  # one at a time, so that connections spread over the workers
         server.start()
         return server
 
     def _stop_accepting(self, server: StreamServer) -> None:
-        """Take what the kernel has accepted already, then close: what is left in its queue would be reset."""
+        """Take what the kernel has accepted already, then close: what is left in its queue would be reset.
+
+        With the whole service stopping, nothing new comes into the queue (`deaden`).
+        """
         poller = monkey.get_original("select", "poll")()
         poller.register(server.socket.fileno(), 1)
         until = time.monotonic() + 1.0
@@ -221,6 +238,33 @@ def on_starting(_server: Any) -> None:
     """In the parent, before any worker: no figures of processes that are no more."""
     shutil.rmtree(metrics_folder, ignore_errors=True)
     metrics_folder.mkdir(parents=True, mode=0o700)
+
+
+def deaden(listener: Any) -> None:
+    """Let no new connection into a listening socket, for all processes that share it.
+
+    Between a worker's last accept and its close, a connection could still be made, and would be reset with
+    its request. A filter that drops every packet keeps the kernel from it: the client's SYN goes unanswered
+    and is sent again a second later, when nobody listens. socket(7), SO_ATTACH_FILTER; one BPF instruction,
+    "ret 0".
+    """
+    if sys.platform == "linux":
+        program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        attach = struct.pack("HP", 1, ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, 26, attach)  # SO_ATTACH_FILTER, not named in Python's socket
+
+
+def when_ready(server: Any) -> None:
+    """In the parent: it has no hook for the moment before it tells its workers to stop, so one is put there."""
+    stop = server.stop
+
+    def stop_listening_first(graceful: bool = True) -> None:
+        if server.reexec_pid == server.master_pid == 0:  # else another parent goes on with these sockets
+            for listener in server.LISTENERS:
+                deaden(listener)
+        stop(graceful)
+
+    server.stop = stop_listening_first
 
 
 def pre_fork(server: Any, worker: MarketplaceWorker) -> None:

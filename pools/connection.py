@@ -47,8 +47,8 @@ class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
         patched = monkey is not None and monkey.is_module_patched("select")
         poller = (monkey.get_original("select", "poll") if monkey and patched else select.poll)()
         poller.register(pgconn.socket, select.POLLIN)
-        # `poll(0)` on an idle connection: empty, in 0.4 µs and without a word to the server. Anything else is
-        # the server's goodbye, or its news that it has become a primary.
+        # `poll(0)` on an idle connection: empty, in 0.4 µs and without a word to the server. Anything else is the
+        # server's goodbye.
         self.poll: Callable[[int], list[tuple[int, int]]] = poller.poll
         self._cooperative: CooperativeWait | None = None
         if patched:

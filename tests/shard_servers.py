@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psutil
-import psycopg
 
 import config
 from config import Settings
@@ -52,7 +51,7 @@ class Servers:
     ) -> list[tuple[Any, ...]]:
         """Run one statement on one node and return its rows."""
         with self.cluster.postgres.connect(self._node(name), database) as connection:
-            cursor = connection.execute(text, parameters or None)  # type: ignore[call-overload]
+            cursor = connection.execute(text, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     def synchronous(self, name: str, standbys: str | None) -> None:

@@ -24,8 +24,7 @@ def servers() -> Iterator[Servers]:
 def registry(servers: Servers) -> Iterator[PoolRegistry]:
     registry = PoolRegistry(servers.settings(), "worker-1")
     registry.apply(servers.nodes)
-    for shard in ("shard-0", "shard-1"):
-        until(lambda shard=shard: registry.primary(shard).gauge().available == 10)
+    until(lambda: all(registry.primary(s).gauge().available == 10 for s in ("shard-0", "shard-1")))
     yield registry
     registry.close()
 
