@@ -1,4 +1,6 @@
-"""Tells the catalog which shards there are and where their nodes listen: `python -m deploy.register`.
+"""Makes the catalog and tells it which shards there are and where their nodes listen.
+
+`python -m deploy.register` comes before the first `flask shards migrate`, which finds the shards in the catalog.
 
 `SHARDS` has a word for each shard, in the order of the ring's first shard to its last:
 `shard-0=shard-0-a,shard-0-b shard-1=shard-1-a`. A node's name is its host name; each listens on 5432. Running it
@@ -11,13 +13,16 @@ import os
 import sys
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 import config
-from errors import ConfigurationError, MarketplaceError
+from errors import ConfigurationError, MarketplaceError, MigrationError
 from pools.node import Node
 from routing.catalog import Catalog, NewShard
+from sql.migrate import Target, migrate
 
 _PORT = 5432
+_CATALOG_MIGRATIONS = config.ROOT / "sql" / "catalog"
 
 
 def shards_from(text: str) -> list[NewShard]:
@@ -35,18 +40,20 @@ def shards_from(text: str) -> list[NewShard]:
 
 
 def register(settings: config.Settings, shards: list[NewShard]) -> None:
-    """Write them to the catalog, in the administrator's role. Raises `psycopg.Error`."""
+    """Bring the catalog's schema up to date and write the shards to it, in the administrator's role.
 
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(
-            settings.catalog_dsn,
-            user=settings.admin_user,
-            password=settings.admin_password,
-            target_session_attrs="read-write",
-            autocommit=True,
-        )
-
-    Catalog(connect).register_shards(shards)
+    Raises `MigrationError`, or `psycopg.Error` where the catalog's primary does not answer.
+    """
+    dsn = make_conninfo(
+        settings.catalog_dsn,
+        user=settings.admin_user,
+        password=settings.admin_password,
+        target_session_attrs="read-write",
+    )
+    for outcome in migrate([Target("catalog", dsn)], _CATALOG_MIGRATIONS, report=print):
+        if outcome.error:
+            raise MigrationError(f"{outcome.target}: {outcome.error}")
+    Catalog(lambda: psycopg.connect(dsn, autocommit=True)).register_shards(shards)
 
 
 def main() -> int:

@@ -149,17 +149,18 @@ def test_a_lua_script_documents_its_keys_and_arguments() -> None:
 )
 def test_every_requirement_is_pinned_with_hashes(compiled: Path) -> None:
     entries = compiled.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
-    pinned = {}
-    for entry in entries:
-        name, version = re.match(r"([A-Za-z0-9._-]+)==(\S+)", entry).groups()  # type: ignore[union-attr]
-        assert "--hash=sha256:" in entry, f"{name} has no hash"
-        pinned[name.lower()] = version
-    assert names_in(compiled.with_suffix(".in")) - pinned.keys() == set()
+    entries = [entry for entry in entries if not entry.startswith("#")]
+    unpinned = [entry for entry in entries if not re.match(r"[\w.-]+==\S+ .*--hash=sha256:", entry)]
+    assert unpinned == []
+    pinned = {re.sub(r"[-_.]+", "-", entry.partition("==")[0]).lower() for entry in entries}
+    assert names_in(compiled.with_suffix(".in")) - pinned == set()
 
 
 def names_in(source: Path) -> set[str]:
     """The packages an .in file asks for, with those of the files it includes."""
     names: set[str] = set()
+    if not source.exists():  # speed.txt is written by hand: one package
+        return names
     for line in source.read_text(encoding="utf-8").splitlines():
         if included := re.match(r"-r\s+(\S+)", line):
             names |= names_in(source.parent / included[1])

@@ -3,8 +3,9 @@
     gunicorn.conf → app → {handlers, commands} → operations → routing → {pools, ephemeral, sql}
     → {flags, logs} → config → {ids, metrics, signing} → errors
 
-Siblings in braces do not import each other. `devcluster` is a program of its own beside the service. The
-check reads the syntax tree, so an import inside a function or under TYPE_CHECKING counts as well.
+Siblings in braces do not import each other. `devcluster`, `deploy` and `bench` are programs of their own
+beside the service. The check reads the syntax tree, so an import inside a function or under TYPE_CHECKING counts
+as well; only circles may close under TYPE_CHECKING, which no program ever runs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ LAYERS = (
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 
 # Programs beside the service: what they may import of it. The service imports nothing of theirs.
-BESIDE = {"devcluster": frozenset({"config", "errors", "sql"}), "tests": frozenset({*HEIGHT, "devcluster"})}
+SERVERS = frozenset({"config", "errors", "sql", "pools", "routing"})
+BESIDE = {
+    "devcluster": SERVERS,
+    "deploy": SERVERS,
+    "bench": frozenset(HEIGHT),
+    "tests": frozenset({*HEIGHT, "devcluster", "deploy", "bench"}),
+}
 
 
 def python_files(root: Path) -> Iterator[Path]:
@@ -52,12 +59,12 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def imports_of(path: Path, source: str, modules: frozenset[str]) -> Iterator[tuple[int, str]]:
+def imports_of(path: Path, tree: ast.AST, modules: frozenset[str]) -> Iterator[tuple[int, str]]:
     """(line, module of this tree) of each import; `from a import b` is a.b if that is a module, else a."""
     # A relative import starts from the folder the file is in, for a package's __init__.py too.
     package = path.parts[:-1]
     rooms = {_room(module) for module in modules}
-    for node in ast.walk(ast.parse(source, filename=str(path))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if _room(alias.name) in rooms:
@@ -82,12 +89,21 @@ def violations(root: Path) -> list[str]:
         room = _room(module)
         if room not in HEIGHT and room not in BESIDE:
             found.append(f"{path}: {room} has no place in LAYERS")
-        graph[module] = []
-        for line, imported in imports_of(path, (root / path).read_text(encoding="utf-8"), modules):
-            graph[module].append(imported)
+        tree = ast.parse((root / path).read_text(encoding="utf-8"), filename=str(path))
+        everything = list(imports_of(path, tree, modules))
+        for_types = [one for block in _type_checking(tree) for one in imports_of(path, block, modules)]
+        graph[module] = [imported for line, imported in everything if (line, imported) not in for_types]
+        for line, imported in everything:
             if complaint := _complaint(room, _room(imported)):
                 found.append(f"{path}:{line}: {complaint}")
     return found + [" → ".join(circle) + " is a circle" for circle in _circles(graph)]
+
+
+def _type_checking(tree: ast.AST) -> Iterator[ast.If]:
+    """The blocks `if TYPE_CHECKING:`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield node
 
 
 def _room(module: str) -> str:
@@ -166,8 +182,8 @@ def test_the_walk_sees_this_repository() -> None:
             "sql/a.py:1: sql is the service, tests is not part of it",
         ),
         (
-            {"devcluster/a.py": "import routing", "routing/__init__.py": ""},
-            "devcluster/a.py:1: devcluster may not import routing",
+            {"devcluster/a.py": "import operations", "operations/__init__.py": ""},
+            "devcluster/a.py:1: devcluster may not import operations",
         ),
         (
             {"pools/a.py": "from . import b", "pools/b.py": "from .a import x"},
@@ -201,7 +217,8 @@ def test_skipping_layers_downwards_is_fine(tmp_path: Path) -> None:
             "operations/names.py": "",
             "routing/__init__.py": "from .route import route",
             "routing/route.py": "import sql, pools.node",
-            "pools/node.py": "",
+            "pools/node.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .pool import x",
+            "pools/pool.py": "from . import node",
             "sql/__init__.py": "",
             "config.py": "import ids",
             "ids.py": "",
