@@ -19,7 +19,9 @@ SESSION = f"Bearer {os.environ['SESSION_TOKEN']}"
 
 
 @schemathesis.hook
-def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+def before_call(
+    context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]
+) -> None:
     headers = case.headers
     if case.meta is not None and case.meta.generation.mode.is_positive:
         case.query.pop("cursor", None)

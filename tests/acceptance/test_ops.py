@@ -51,35 +51,35 @@ GET /
 """
 
 
-def get(service: Service, path: str, **headers: str) -> requests.Response:
-    return requests.get(urljoin(service.base_url, path), headers=headers, timeout=10)
+def get(market: Service, path: str, **headers: str) -> requests.Response:
+    return requests.get(urljoin(market.base_url, path), headers=headers, timeout=10)
 
 
-def test_a_living_service_is_healthy_and_ready(service: Service) -> None:
+def test_a_living_service_is_healthy_and_ready(market: Service) -> None:
     for path in ("/healthz", "/readyz"):
-        answer = get(service, path)
+        answer = get(market, path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-def test_the_document_is_valid_and_has_all_that_the_contract_names(service: Service) -> None:
-    document = get(service, "/openapi.json").json()
+def test_the_document_is_valid_and_has_all_that_the_contract_names(market: Service) -> None:
+    document = get(market, "/openapi.json").json()
     OpenAPIV31SpecValidator(document).validate()
     described = {
         f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations
     }
-    assert set(CONTRACT.split("\n")) - {""} == described
+    assert described == set(CONTRACT.strip().splitlines())
 
 
-def test_everything_in_the_document_is_used_there(service: Service) -> None:
-    answer = get(service, "/openapi.json")
+def test_everything_in_the_document_is_used_there(market: Service) -> None:
+    answer = get(market, "/openapi.json")
     for kind in ("schemas", "parameters", "headers"):
         for name in answer.json()["components"][kind]:
             assert f'"#/components/{kind}/{name}"' in answer.text, f"{kind}/{name}"
 
 
-def test_a_client_that_has_the_document_does_not_get_it_again(service: Service) -> None:
-    tag = get(service, "/openapi.json").headers["ETag"]
-    again = get(service, "/openapi.json", **{"If-None-Match": tag})
+def test_a_client_that_has_the_document_does_not_get_it_again(market: Service) -> None:
+    tag = get(market, "/openapi.json").headers["ETag"]
+    again = get(market, "/openapi.json", **{"If-None-Match": tag})
     assert (again.status_code, again.content) == (304, b"")
 
 
@@ -93,21 +93,21 @@ def counted(text: str, name: str, **labels: str) -> float:
     )
 
 
-def test_requests_are_counted_for_all_workers_together(service: Service) -> None:
+def test_requests_are_counted_for_all_workers_together(market: Service) -> None:
     labels = {"method": "GET", "route": "/healthz", "status": "200"}
-    before = counted(get(service, "/metrics").text, "http_requests_total", **labels)
+    before = counted(get(market, "/metrics").text, "http_requests_total", **labels)
     # A connection each: the workers share them out.
     for _ in range(20):
-        assert get(service, "/healthz").status_code == 200
+        assert get(market, "/healthz").status_code == 200
     # Whichever worker is asked says the same.
     for _ in range(6):
-        text = get(service, "/metrics").text
+        text = get(market, "/metrics").text
         assert counted(text, "http_requests_total", **labels) == before + 20
         assert counted(text, "http_request_duration_seconds_count", method="GET", route="/healthz") >= 20
 
 
-def test_the_figures_of_the_contract_are_there(service: Service) -> None:
-    answer = get(service, "/metrics")
+def test_the_figures_of_the_contract_are_there(market: Service) -> None:
+    answer = get(market, "/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     names = {
         sample.name for family in text_string_to_metric_families(answer.text) for sample in family.samples
@@ -124,11 +124,11 @@ def test_the_figures_of_the_contract_are_there(service: Service) -> None:
     }
 
 
-def test_no_id_is_a_label(service: Service) -> None:
+def test_no_id_is_a_label(market: Service) -> None:
     store = "0198e0de-0000-7000-8000-000000000000"
-    get(service, f"/v1/stores/{store}")
-    get(service, f"/nowhere/{store}")
-    assert store not in get(service, "/metrics").text
+    get(market, f"/v1/stores/{store}")
+    get(market, f"/nowhere/{store}")
+    assert store not in get(market, "/metrics").text
 
 
 class References(HTMLParser):
@@ -146,8 +146,8 @@ class References(HTMLParser):
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/problems"])
-def test_a_page_needs_nothing_from_elsewhere(service: Service, path: str) -> None:
-    answer = get(service, path)
+def test_a_page_needs_nothing_from_elsewhere(market: Service, path: str) -> None:
+    answer = get(market, path)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     policy = answer.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
@@ -158,21 +158,21 @@ def test_a_page_needs_nothing_from_elsewhere(service: Service, path: str) -> Non
     for address in page.loaded + page.linked:
         assert urlsplit(address).netloc == ""
         if not address.startswith("data:"):
-            assert get(service, address).status_code == 200, address
+            assert get(market, address).status_code == 200, address
     assert "url(http" not in answer.text
 
 
-def test_the_documentation_is_cached_for_ever_and_travels_compressed(service: Service) -> None:
-    (script,) = re.findall(r'src="(/docs/swagger-ui-bundle\.js\?v=\w+)"', get(service, "/docs").text)
-    answer = get(service, script, **{"Accept-Encoding": "gzip"})
+def test_the_documentation_is_cached_for_ever_and_travels_compressed(market: Service) -> None:
+    (script,) = re.findall(r'src="(/docs/swagger-ui-bundle\.js\?v=\w+)"', get(market, "/docs").text)
+    answer = get(market, script, **{"Accept-Encoding": "gzip"})
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert answer.headers["Content-Encoding"] == "gzip"
     assert int(answer.headers["Content-Length"]) < len(answer.content) / 3
-    plain = get(service, script, **{"Accept-Encoding": "identity"})
+    plain = get(market, script, **{"Accept-Encoding": "identity"})
     assert plain.content == answer.content
 
 
-def test_the_page_says_what_runs_here(service: Service) -> None:
-    text = get(service, "/").text
+def test_the_page_says_what_runs_here(market: Service) -> None:
+    text = get(market, "/").text
     for word in ("shard-0", "shard-1", "shard-0-a", "primary", "/docs", "/openapi.json", "/metrics"):
         assert word in text

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import requests
 
-from tests.cluster_fixtures import Service
+from tests.cluster_fixtures import Databases, Service, serving
 
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
@@ -51,6 +53,13 @@ bearer = "${{SESSION_TOKEN}}"
 include-path-regex = "/cart"
 checks.use_after_free.enabled = false
 """
+
+
+@pytest.fixture
+def service(databases: Databases) -> Iterator[Service]:
+    """One of its own: flags are turned, and many sign up, whose passwords are of no interest."""
+    with serving(databases.settings, scrypt_log2_n=8) as running:
+        yield running
 
 
 def credentials(service: Service) -> dict[str, str]:

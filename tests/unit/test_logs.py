@@ -16,7 +16,7 @@ import logs
 ROOT = Path(__file__).parents[2]
 
 SETUP = """
-import logging, sys
+import logging, structlog, sys
 from pathlib import Path
 import logs
 from config import Settings
@@ -67,11 +67,12 @@ def test_a_request_is_one_line_of_json_with_its_id() -> None:
 def test_every_line_of_a_request_carries_its_id_and_none_of_the_next() -> None:
     found = objects(
         "log = logs.get_logger('orders')\n"
-        "logs.begin_request('r-1'); log.info('placed')\n"
+        "logs.begin_request('r-1'); structlog.contextvars.bind_contextvars(order=7); log.info('placed')\n"
         "logging.getLogger('psycopg.pool').warning('lost one')\n"
         "logs.begin_request('r-2'); log.info('placed')"
     )
     assert [line["request_id"] for line in found] == ["r-1", "r-1", "r-2"]
+    assert [line.get("order") for line in found] == [7, 7, None]
     assert [line["logger"] for line in found] == ["orders", "psycopg.pool", "orders"]
 
 
