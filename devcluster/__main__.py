@@ -61,7 +61,9 @@ def _cluster(options: argparse.Namespace, var: Path, environ: Mapping[str, str])
     topology = Topology(first, options.shards, options.replicas, options.locks)
     if topology.last_port > _LAST_PORT:
         raise ClusterError(f"CLUSTER_PORT={first} leaves no room for {len(topology)} ports")
-    return Cluster(var, topology, http_port=_port(environ, "PORT", 8000), environ=environ, report=say)
+    http_port = _port(environ, "PORT", 8000)
+    durable = not options.no_fsync
+    return Cluster(var, topology, durable=durable, http_port=http_port, environ=environ, report=say)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start everything and stay in the foreground until Ctrl-C")
     up.add_argument("--servers-only", action="store_true", help="without the service")
+    up.add_argument(
+        "--no-fsync", action="store_true", help="for throw-away data: a crash of the machine may spoil it"
+    )
     for name, most, default in (("shards", 16, 2), ("replicas", 8, 2), ("locks", 9, 3)):
         least = 1 if name == "shards" else 0
         allowed = range(least, most + 1)

@@ -187,6 +187,14 @@ class Launcher:
                 time.sleep(_POLL_SECONDS)
         return left
 
+    def thaw(self, processes: Iterable[Process]) -> None:
+        """Let stopped (SIGSTOP) ones go on, with their children: frozen, they take no signal but SIGKILL."""
+        for process in processes:
+            with suppress(psutil.Error):
+                itself = psutil.Process(process.pid)
+                for each in [itself, *itself.children(recursive=True)] if self.alive(process) else ():
+                    each.send_signal(signal.SIGCONT)
+
     def forget_dead(self) -> None:
         """Remove the records of what runs no more."""
         for process in self.recorded():
@@ -197,10 +205,7 @@ class Launcher:
         if not self.alive(process):
             return
         with suppress(psutil.Error, ProcessLookupError):
-            # A frozen process takes no signal but SIGKILL, and a server waits for its frozen children.
             itself = psutil.Process(process.pid)
-            for each in [itself, *itself.children(recursive=True)]:
-                each.send_signal(signal.SIGCONT)
             if number == signal.SIGKILL:
                 os.killpg(process.pid, number)  # its workers too: a killed parent cannot stop them any more
             else:

@@ -45,6 +45,7 @@ def stop(layout: Layout, launcher: Launcher) -> None:
     A primary that stops waits until its replicas have all of its WAL, so they go after it.
     """
     running = leftovers(layout, launcher)
+    launcher.thaw(running)  # all before any: a primary would wait for a replica that is frozen
     databases = [process for process in running if process.kind == "postgres"]
     standby = [each for each in databases if (layout.server(each.name) / "standby.signal").exists()]
     rounds = (

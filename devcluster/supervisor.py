@@ -40,7 +40,11 @@ def supervise(cluster: Cluster, *, serve: bool = True) -> int:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    """Print a line; to nobody where the terminal or the pipe is gone, because the stop must go on."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(cluster: Cluster, stopping: threading.Event, *, serve: bool) -> int:
