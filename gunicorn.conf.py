@@ -14,7 +14,6 @@ monkey.patch_all()
 
 import ctypes
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -31,6 +30,7 @@ from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 from psycopg import waiting
 
+import logs
 from config import ROOT, load
 from errors import ConfigurationError
 from ids import new_id
@@ -235,9 +235,12 @@ worker_class = MarketplaceWorker
 
 
 def on_starting(_server: Any) -> None:
-    """In the parent, before any worker: no figures of processes that are no more."""
-    shutil.rmtree(metrics_folder, ignore_errors=True)
-    metrics_folder.mkdir(parents=True, mode=0o700)
+    """In the parent, before any worker: its own lines as everyone's, no figures of processes that are no more."""
+    logs.configure(settings)
+    metrics_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # By their names: the folder is a setting, and what else may lie in it is not ours to delete.
+    for figures in metrics_folder.glob("*.db"):
+        figures.unlink()
 
 
 def deaden(listener: Any) -> None:
