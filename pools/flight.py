@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from psycopg import Pipeline
 from psycopg.abc import PQGen
@@ -21,14 +20,21 @@ from pools.connection import ShardConnection
 
 @contextmanager
 def flight(connection: ShardConnection) -> Iterator[None]:
-    """Execute inside; fetch after. A block that raises sends nothing.
+    """Execute inside; fetch after. A block that raises sends nothing, and its connection is closed.
 
     Raises, at the end, the error of the first statement that failed: the server passes over all those behind it.
     """
-    connection._pipeline = _Flight(connection)
+    pipeline = connection._pipeline = _Flight(connection)
     try:
-        with connection._pipeline:
-            yield
+        with pipeline:
+            try:
+                yield
+            except BaseException:
+                # psycopg counts statements as prepared from when they are executed; the server never saw these.
+                pipeline.command_queue.clear()
+                pipeline.result_queue.clear()
+                connection.abandon()
+                raise
     finally:
         connection._pipeline = None
 
@@ -36,18 +42,9 @@ def flight(connection: ShardConnection) -> Iterator[None]:
 class _Flight(Pipeline):
     """psycopg's pipeline with its two moments of sending made one. Private methods: `make test` tells of a change."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self.command_queue.clear()
-            self.result_queue.clear()
-        super().__exit__(kind, error, trace)
-
     def _communicate_gen(self) -> PQGen[None]:
         """After each statement: not yet."""
-        return
-        yield
+        yield from ()
 
     def _exit_gen(self) -> PQGen[None]:
         """At the end: everything at once. The Sync ends it, so no flush is asked for as well."""

@@ -20,6 +20,7 @@ import psycopg
 
 from errors import CommitInDoubt, NotFound, StaleEpoch, StatementDeadline, Unavailable
 from pools.connection import ShardConnection
+from pools.flight import flight
 from pools.registry import PoolRegistry
 from routing.map_cache import MapCache
 from routing.scope import Scope
@@ -179,7 +180,7 @@ class Router:
         query, parameters = write
         with self._connection(scope, scope.route.shard, writes=True) as connection:
             result, position = connection.cursor(), connection.cursor()
-            with connection.pipeline():
+            with flight(connection):
                 connection.execute(BEGIN, prepare=True)
                 if fence is not None:
                     connection.execute(fence[0].text, fence[1], prepare=True)
