@@ -131,20 +131,19 @@ class MapCache:
                 self._turn.wait_for(lambda: self._closing or self._refresh_wanted(), pause)
 
     def _poll(self) -> None:
-        """Ask the first source that answers. Raises what the first source raised where none does."""
-        failure: Exception | None = None
+        """Ask the first source that answers. Raises `Unavailable`, saying what each said, where none does."""
+        failures: list[Exception] = []
         for source in self._sources:
             try:
                 with source() as connection:
                     snapshot = load(connection) if read_epoch(connection) > self._epoch() else None
-            except (Unavailable, psycopg.OperationalError) as error:
-                failure = failure or error
+            except (Unavailable, psycopg.Error) as error:
+                failures.append(error)
             else:
                 if snapshot is not None:
                     self._put_to_use(snapshot)
                 return
-        if failure is not None:
-            raise failure
+        raise Unavailable("; ".join(map(str, failures))) from failures[0]
 
     def _put_to_use(self, snapshot: Snapshot) -> None:
         for callback in self._callbacks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psutil
@@ -69,18 +69,27 @@ class Servers:
         node = self._node(name)
         self.cluster.postgres.start(node, self.cluster.topology.nodes(node.shard))
 
+    def processes(self, name: str) -> list[int]:
+        """The process ids of a server, its main one first."""
+        return [process.pid for process in self._family(name)]
+
     def freeze(self, name: str) -> None:
         """Stop every process of a server where it stands; it goes on with `thaw`."""
-        for process in self._family(name):
-            process.suspend()
+        postmaster = self._postmaster(name)
+        postmaster.suspend()  # first, so that no child is born while the others are stopped
+        for child in postmaster.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.suspend()
 
     def thaw(self, name: str) -> None:
-        for process in reversed(self._family(name)):
-            process.resume()
+        postmaster = self._postmaster(name)
+        for child in postmaster.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.resume()
+        postmaster.resume()
 
-    def _family(self, name: str) -> list[psutil.Process]:
-        postmaster = psutil.Process(self._process(name).pid)
-        return [postmaster, *postmaster.children(recursive=True)]
+    def _postmaster(self, name: str) -> psutil.Process:
+        return psutil.Process(self._process(name).pid)
 
     def _process(self, name: str) -> Process:
         return next(process for process in self.cluster.launcher.recorded() if process.name == name)
