@@ -125,6 +125,22 @@ def test_python_files_are_one_thought_long() -> None:
     assert {str(p.relative_to(ROOT)): n for p, n in lengths.items() if n > LONGEST_PYTHON_FILE_LINES} == {}
 
 
+def test_documents_name_files_that_exist() -> None:
+    named = [
+        (path.relative_to(ROOT), name)
+        for path in FILES
+        if path.suffix == ".md"
+        for name in re.findall(
+            r"`((?:[\w-]+/)*[\w.-]+\.(?:py|sql|lua|md|yml))`", path.read_text(encoding="utf-8")
+        )
+    ]
+    anywhere = {path.name for path in FILES}
+    missing = [
+        (document, name) for document, name in named if not (ROOT / name).exists() and name not in anywhere
+    ]
+    assert missing == []
+
+
 def test_a_migration_says_first_which_lock_it_takes() -> None:
     migrations = [
         p for folder in ("migrations", "catalog") for p in sorted((ROOT / "sql" / folder).glob("*.sql"))
