@@ -69,9 +69,9 @@ class Servers:
         node = self._node(name)
         self.cluster.postgres.start(node, self.cluster.topology.nodes(node.shard))
 
-    def processes(self, name: str) -> list[int]:
-        """The process ids of a server, its main one first."""
-        return [process.pid for process in self._family(name)]
+    def pid(self, name: str) -> int:
+        """The process id of a server's main process; the others are its children."""
+        return self._process(name).pid
 
     def freeze(self, name: str) -> None:
         """Stop every process of a server where it stands; it goes on with `thaw`."""
