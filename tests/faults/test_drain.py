@@ -154,6 +154,22 @@ def test_a_missing_setting_stops_the_start_with_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_worker_that_psycopg_would_block_is_not_started() -> None:
+    """Whoever imports psycopg before gevent has patched has it wait in C, for all requests of a worker at once."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import psycopg; from gunicorn.app.wsgiapp import run; run()"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "CATALOG_DSN": "host=127.0.0.1 port=1", "DATABASE_USER": "app"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode != 0
+    assert "before gevent patched" in done.stderr
+
+
 # Refusing
 
 
