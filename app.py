@@ -14,7 +14,7 @@ import logs
 from config import Settings
 from errors import ConfigurationError
 from handlers import admin, carts, customers, orders, problems, products, serve, stores
-from handlers.bodies import MAX_BODY_BYTES
+from handlers.bodies import READ_AT_MOST_BYTES
 from handlers.endpoint import ENDPOINTS
 from handlers.ops import Ops, blueprint
 from operations.marketplace import Marketplace
@@ -26,7 +26,7 @@ HANDLERS = (stores, products, customers, carts, orders, admin)
 def create_app(settings: Settings | None = None) -> Flask:
     """The service as a Flask application. It has no connection and no thread until its marketplace is started."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = READ_AT_MOST_BYTES
     commands.init_app(app)
     try:
         settings = settings or config.load()

@@ -8,18 +8,21 @@ from typing import Any
 
 import msgspec
 from flask import Request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
 from handlers.endpoint import Endpoint
 
 MAX_BODY_BYTES = 1 << 20
+# Werkzeug cuts a body that comes in chunks off here without a word: by the one byte more it is known to be too long.
+READ_AT_MOST_BYTES = MAX_BODY_BYTES + 1
 MAX_ATTRIBUTES_BYTES = 16 << 10
 
 # msgspec says "Expected `int` >= 0 - at `$.items[0].quantity`", and names a field only in the sentence's middle.
 _PLACE = re.compile(r" - at `\$(?P<place>.*)`$")
 _FIELD = re.compile(r"(?:required|unknown) field `(?P<field>.*)`")
-_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
+_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\d+)\]")
 
 
 class BodyReader:
@@ -37,34 +40,32 @@ class BodyReader:
         """
         if self._decoder is None or self._type is None:
             return None
-        try:
-            raw = request.get_data(cache=False)
-        except RequestEntityTooLarge:
-            raise PayloadTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.") from None
+        raw = _read(request)
         if not raw and self._optional:
             return self._type()
         if request.mimetype != "application/json":
             raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json")
         try:
-            body = self._decoder.decode(raw)
+            body = self._decode(raw)
+            _check_attributes(body)
         except msgspec.ValidationError as error:
-            body = self._with_whole_numbers(raw, str(error))
+            raise _invalid("The body is not what this takes.", str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise BadRequest(
                 "The body is not JSON.", errors=[{"path": "", "message": f"Malformed JSON: {reason}"}]
             ) from None
-        _check_attributes(body)
         return body
 
-    def _with_whole_numbers(self, raw: bytes, refusal: str) -> Any:
-        """The body once more with 12.0 read as 12: to JSON Schema, and so to the document, both are integers."""
-        if "got `float`" in refusal:
-            try:
-                return msgspec.convert(_whole(msgspec.json.decode(raw)), self._type)
-            except msgspec.ValidationError as error:
-                refusal = str(error)
-        raise _invalid("The body is not what this takes.", refusal)
+    def _decode(self, raw: bytes) -> Any:
+        """The body, with 12.0 read as 12: to JSON Schema, and so to the document, both are integers."""
+        assert self._decoder is not None
+        try:
+            return self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            if "got `float`" not in str(error):
+                raise
+            return msgspec.convert(_whole(msgspec.json.decode(raw)), self._type)
 
 
 class QueryReader:
@@ -87,6 +88,20 @@ class QueryReader:
             if getattr(query, name) is None:  # what msgspec takes the text "null" for
                 raise _invalid("The query is not what this takes.", f"Unexpected `null` - at `$.{name}`")
         return query
+
+
+def _read(request: Request) -> bytes:
+    """The body's bytes. Raises `PayloadTooLarge`, and `BadRequest` where they do not come as they should."""
+    try:
+        raw = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raw = None
+    except (ParseException, OSError):  # gunicorn reads the chunks only now
+        problem = {"path": "", "message": "It ends, or is cut into chunks, in the wrong place."}
+        raise BadRequest("The body could not be read.", errors=[problem]) from None
+    if raw is None or len(raw) > MAX_BODY_BYTES:
+        raise PayloadTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
+    return raw
 
 
 def _whole(value: object) -> object:
@@ -129,8 +144,10 @@ def _holds_nul(value: object) -> bool:
 def _invalid(detail: str, sentence: str) -> BadRequest:
     """msgspec's sentence as `errors`: the place as a JSON pointer (RFC 6901), the rest as the message."""
     place, field = _PLACE.search(sentence), _FIELD.search(sentence)
-    steps = [step["name"] or step["index"] for step in _STEP.finditer(place["place"])] if place else []
+    # "[...]" stands for whichever value of an object: the place is no more exact than the object.
+    known = place["place"].partition("[...]")[0] if place else ""
+    steps = [step["name"] or step["index"] for step in _STEP.finditer(known)]
     if field:
-        steps.append(field["field"])
+        steps.append(field["field"].replace("~", "~0").replace("/", "~1"))
     message = sentence[: place.start()] if place else sentence
     return BadRequest(detail, errors=[{"path": "".join(f"/{step}" for step in steps), "message": message}])
