@@ -36,6 +36,7 @@ _COOKIE_SECONDS = 30 * 24 * 3600
 
 def init_app(app: Flask, marketplace: Marketplace) -> None:
     """Register every declared endpoint, and the hooks around all requests."""
+    app.url_map.merge_slashes = False  # no redirect to another spelling: a path is this one or none
     app.before_request(_begin)
     app.after_request(_finish)
     for declared in ENDPOINTS:
@@ -55,10 +56,10 @@ def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Respons
     def view(**path: str) -> Response:
         g.route = declared.path
         scope = g.scope = Scope(marketplace.maps.current().flags)
+        _see_earlier_writes(scope, marketplace)
         ids: dict[str, Any] = {
             name: value if name == "name" else _uuid(value) for name, value in path.items()
         }
-        _see_earlier_writes(scope, marketplace)
         credential = _authenticate(declared, marketplace, scope, ids.get("store_id"))
         answer: Answer = handler(
             Call(
