@@ -121,7 +121,7 @@ class FlagChange(Body):
 Limit = Annotated[int, Meta(ge=1, le=100, description="Things a page.")]
 CursorText = Annotated[str, Meta(description="`next_cursor` of the page before.")]
 SearchText = Annotated[
-    str, Meta(max_length=200, pattern=_NO_NUL, description="Words, each in title or description.")
+    str, Meta(max_length=1000, pattern=_NO_NUL, description="Words, each in title or description.")
 ]
 
 
