@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from time import monotonic
 from typing import Literal
 
@@ -32,13 +33,17 @@ URGENT_SAMPLE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 # How many of the primary's past positions are kept: at one a second, the last ten minutes.
 HISTORY = 600
+# Five samples that did not come: the primary is away, and may have written anything before.
+NEWS_SECONDS = 5.0
 
 # On a replica: how far it has replayed, and how old the last transaction it replayed is. On a primary: where
 # its WAL ends. One statement for both, for a node's role can change between two statements.
 _SAMPLE = """
-SELECT pg_is_in_recovery(),
-       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END -
-       '0/0'::pg_lsn)::bigint, extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+SELECT in_recovery,
+       (CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
+        - '0/0'::pg_lsn)::bigint,
+       extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+FROM pg_is_in_recovery() AS in_recovery
 """
 
 
@@ -57,34 +62,33 @@ class PrimaryHistory:
     """Where a shard's primary was when: turns a replica's position into seconds, by this process's clock.
 
     An idle primary's position does not move, so a replica that has it is 0 s behind however old the last
-    transaction is.
+    transaction is. Without news of the primary for `NEWS_SECONDS` nobody knows how far behind anyone is.
     """
 
     def __init__(self) -> None:
-        self._lsns: deque[int] = deque(maxlen=HISTORY)
-        self._times: deque[float] = deque(maxlen=HISTORY)  # when the position was first seen
+        self._samples: deque[tuple[int, float]] = deque(maxlen=HISTORY)  # position, when it was first seen
+        self._last_news = 0.0
 
     def record(self, lsn: int, now: float) -> None:
-        if self._lsns and lsn < self._lsns[-1]:
+        if self._samples and lsn < self._samples[-1][0]:
             # Another primary, behind the old one: what the old one wrote last is of no history of ours.
-            self._lsns.clear()
-            self._times.clear()
-        if not self._lsns or lsn > self._lsns[-1]:
-            self._lsns.append(lsn)
-            self._times.append(now)
+            self._samples.clear()
+        if not self._samples or lsn > self._samples[-1][0]:
+            self._samples.append((lsn, now))
+        self._last_news = now
 
     def lag(self, lsn: int, transaction_age: float | None, now: float) -> tuple[int | None, float | None]:
         """Bytes and seconds a replica at `lsn` is behind. `transaction_age`: of the last one it replayed."""
-        if not self._lsns:
+        samples = list(self._samples)
+        if not samples or now - self._last_news > NEWS_SECONDS:
             return None, None
-        behind = max(0, self._lsns[-1] - lsn)
-        if not behind:
+        first_not_replayed = bisect_right(samples, lsn, key=itemgetter(0))
+        if first_not_replayed == len(samples):
             return 0, 0.0
-        first_not_replayed = bisect_right(self._lsns, lsn)
-        seconds = now - self._times[first_not_replayed]
+        seconds = now - samples[first_not_replayed][1]
         if first_not_replayed == 0 and transaction_age is not None:
             seconds = max(seconds, transaction_age)  # further behind than this process remembers
-        return behind, seconds
+        return samples[-1][0] - lsn, seconds
 
 
 class NodeProbe:

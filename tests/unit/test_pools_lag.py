@@ -22,7 +22,7 @@ def test_a_replica_that_has_everything_is_not_late_however_long_the_primary_has_
 
 
 def test_a_replica_is_as_late_as_the_primary_has_been_past_its_position() -> None:
-    busy = history((100, 1.0), (200, 2.0), (300, 3.0))
+    busy = history((100, 1.0), (200, 2.0), (300, 3.0), (300, 9.5))
 
     assert busy.lag(100, transaction_age=None, now=10.0) == (200, 8.0)
     assert busy.lag(250, transaction_age=None, now=10.0) == (50, 7.0)
@@ -46,3 +46,7 @@ def test_a_new_primary_behind_the_old_one_starts_a_new_history() -> None:
     failed_over = history((500, 1.0), (400, 2.0), (450, 3.0))
 
     assert failed_over.lag(400, transaction_age=None, now=4.0) == (50, 1.0)
+
+
+def test_without_news_of_the_primary_lag_is_unknown_also_of_a_replica_that_had_everything() -> None:
+    assert history((100, 1.0)).lag(100, transaction_age=0.0, now=60.0) == (None, None)
