@@ -102,7 +102,10 @@ def violations(root: Path) -> list[str]:
 def _type_checking(tree: ast.AST) -> Iterator[ast.If]:
     """The blocks `if TYPE_CHECKING:`."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in (
+            getattr(node.test, "id", ""),
+            getattr(node.test, "attr", ""),
+        ):
             yield node
 
 
