@@ -205,8 +205,9 @@ def test_a_connection_left_in_the_middle_of_a_pipeline_is_replaced(narrow: PoolR
         first = backend(connection)
         connection.pgconn.enter_pipeline_mode()
 
-    with pool.connection() as connection:
-        assert backend(connection) != first
+    replacement = pool.getconn(timeout=30.0)
+    assert backend(replacement) != first
+    pool.putconn(replacement)
     assert pool.gauge().size == 1
 
 
