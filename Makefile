@@ -39,9 +39,10 @@ test: ## the whole test suite, on its own throw-away cluster; more arguments for
 	$(call INSTALL,dev.txt speed.txt)
 	@exec $(VENV) -m pytest $(PYTEST_ARGS)
 
-check: ## formatter, linter, types, spelling
+check: ## formatter, linter, types, spelling, direction of imports, house rules
 	$(call INSTALL,dev.txt)
 	$(VENV) -m ruff format --check .
 	$(VENV) -m ruff check .
 	$(VENV) -m mypy .
 	.venv/bin/codespell
+	$(VENV) -m pytest -q tests/unit/test_imports.py tests/unit/test_house_rules.py
