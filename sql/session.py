@@ -65,6 +65,7 @@ class Watch:
         self._socket = connection.pgconn.socket
         # The very node, whichever the DSN may name now.
         parameters = connection.info.get_parameters()
+        parameters.pop("hostaddr", None)  # of all nodes, where the DSN has it
         self._parameters: dict[str, Any] = {
             **parameters,
             "host": connection.info.host,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +21,7 @@ from devcluster.cluster import Cluster
 from devcluster.topology import HOST
 from errors import MigrationError
 from sql.migrate import Outcome, Patience, Target, migrate
-from tests.cluster_fixtures import NewCluster
+from tests.cluster_fixtures import ROOT, NewCluster
 
 LOCK = "-- lock: none that anyone waits for.\n"
 TABLE = f"{LOCK}CREATE TABLE things (id int PRIMARY KEY, word text);"
@@ -378,3 +381,20 @@ def test_a_server_that_freezes_during_a_migration_is_reported(targets: list[Targ
             )
         )
     assert [outcome.applied for outcome in migrate(targets, folder)] == [[], ["0002_slow"]]
+
+
+def test_ctrl_c_ends_a_run_and_its_statement(targets: list[Target], folder: Path) -> None:
+    write(folder, "0002_slow", f"{LOCK}SELECT pg_sleep(600);")
+    program = (
+        "import pathlib, sys; from sql.migrate import Target, migrate;"
+        "migrate([Target('shard-0', sys.argv[1])], pathlib.Path(sys.argv[2]))"
+    )
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, targets[0].dsn, str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as run:
+        until(lambda: value(targets[0], sleeping) == 1)
+        run.send_signal(signal.SIGINT)
+        assert run.wait() != 0
+    until(lambda: value(targets[0], sleeping) == 0)
+    assert value(targets[0], "SELECT max(version) FROM schema_migrations") == 1

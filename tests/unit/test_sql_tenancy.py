@@ -255,6 +255,9 @@ BAD = {
     "a name that a function may go by": """SELECT 1 FROM stores generate_series
         WHERE generate_series.store_id = %(store_id)s AND EXISTS (
 @       SELECT 1 FROM generate_series(1, 2), products p WHERE p.store_id = generate_series.store_id)""",
+    "a neighbour that ON does not see": """SELECT 1 FROM (SELECT %(id)s::uuid AS store_id) s WHERE EXISTS (
+        SELECT 1 FROM stores s,
+@       currencies c JOIN order_items i ON i.store_id = s.store_id WHERE s.store_id = %(store_id)s)""",
     "SQL in a string": "@SELECT query_to_xml('SELECT * FROM products', true, true, '')",
 }
 
