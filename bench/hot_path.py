@@ -142,9 +142,11 @@ class Bench:
 
 
 def _cpu(pid: int) -> float:
-    """Of a process and all below it."""
+    """Of a process and all below it, those that have ended included: pgbench's backends have."""
     process = psutil.Process(pid)
-    return sum(sum(each.cpu_times()[:2]) for each in [process, *process.children(recursive=True)])
+    own = process.cpu_times()
+    living = sum(sum(child.cpu_times()[:2]) for child in process.children(recursive=True))
+    return float(sum(own[:4]) + living)
 
 
 def repeat(make: Callable[[], Request]) -> Iterator[Request]:
@@ -190,14 +192,14 @@ def pgbench_scripts(store: Store, epoch: int) -> dict[str, str]:
     order = text(
         "place_order",
         credential_id=f"'{uuid.uuid4()}'::uuid",
-        key=":order::text",
+        key=":order::bigint::text",
         fingerprint="sha256('bench')",
         session_id=nothing,
         customer_id=nothing,
         shopper_id=nothing,
         product_ids=two,
         quantities="ARRAY[1, 1]",
-        order_id="('00000000-0000-7000-8000-' || lpad(to_hex(:order), 12, '0'))::uuid",
+        order_id="('00000000-0000-7000-8000-' || lpad(to_hex(:order::bigint), 12, '0'))::uuid",
         created_at="now()",
         cart_version=nothing,
         kept_seconds="172800",

@@ -23,7 +23,6 @@ class Call:
     body: Any  # the endpoint's body Struct
     query: Any  # the endpoint's query Struct
     headers: Headers
-    url: str  # without the query, for `Link`
 
 
 @dataclass(slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from flask import request
+
 from handlers.call import Answer, Call
 from operations.pages import Page
 
@@ -18,5 +20,5 @@ def page_answer(call: Call, page: Page) -> Answer:
     return Answer(
         # A cursor is base64url: nothing in it needs escaping.
         f'{{"data":[{page.documents}],"next_cursor":"{page.next_cursor}"}}'.encode(),
-        headers={"Link": f'<{call.url}?{urlencode(parameters)}>; rel="next"'},
+        headers={"Link": f'<{request.base_url}?{urlencode(parameters)}>; rel="next"'},
     )

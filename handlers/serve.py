@@ -69,7 +69,6 @@ def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Respons
                 query=read_query(request.args),
                 body=read_body(request),
                 headers=request.headers,
-                url=request.base_url,
             ),
             **ids,
         )
