@@ -53,7 +53,7 @@ class Settings:
     # server that is frozen and will not answer at all.
     statement_timeout_seconds: float = 5.0
 
-    # How often a worker looks for new flags, a new shard map, revoked keys. Contract: a flag within 1 s, a key within 5 s.
+    # How often a worker looks for new flags, a new shard map, revoked keys. Promised: a flag in 1 s, a key in 5 s.
     catalog_poll_seconds: float = 0.3
     revocation_poll_seconds: float = 1.0
 

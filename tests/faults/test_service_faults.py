@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -65,7 +66,7 @@ def steady_load(shop: Shop, product: str, threads: int = 4) -> Iterator[list[req
             count += 1
             try:
                 answers.append(http.get(f"{url}/products?limit=20", timeout=60))
-                body = {"items": [{"product_id": product, "quantity": 1}]}
+                body: dict[str, Any] = {"items": [{"product_id": product, "quantity": 1}]}
                 key = {"Idempotency-Key": f"{product}-{number}-{count}"}
                 answers.append(http.post(f"{url}/orders", json=body, headers=key, timeout=60))
             except requests.RequestException as error:
