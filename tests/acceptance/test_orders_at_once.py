@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -49,7 +49,9 @@ def crowd(service: Service) -> Iterator[Callable[[Sequence[Callable[[requests.Se
 def order(
     shop: Shop, buyer: Caller, lines: Sequence[tuple[str, int]], key: str
 ) -> Callable[[requests.Session], requests.Response]:
-    body = {"items": [{"product_id": product, "quantity": quantity} for product, quantity in lines]}
+    body: dict[str, Any] = {
+        "items": [{"product_id": product, "quantity": quantity} for product, quantity in lines]
+    }
     headers = {"Authorization": f"Bearer {buyer.token}", "Idempotency-Key": key}
     url = f"{shop.service.base_url}{shop.path}/orders"
     return lambda http: http.post(url, json=body, headers=headers, timeout=60)
