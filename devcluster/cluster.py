@@ -19,6 +19,9 @@ from devcluster.layout import Layout
 from devcluster.processes import Launcher
 from devcluster.topology import HOST, PostgresNode, Topology, ValkeyNode
 
+# Less than one segment of WAL: no server starts, whatever it says of it.
+_FULL_BYTES = 16 * 1024 * 1024
+
 
 class Cluster:
     """The embedded cluster in a data folder, as a context manager: started on entry, stopped on exit.
@@ -193,6 +196,8 @@ class Cluster:
         wait(futures)
         failures = [error for future in futures if (error := future.exception())]
         for error in sorted(failures, key=lambda error: isinstance(error, Interrupted)):
+            if shutil.disk_usage(self.layout.data).free < _FULL_BYTES:
+                raise ClusterError(f"the disk of {self.layout.data} is full ({error})") from error
             raise error
 
     def _mend(self) -> None:

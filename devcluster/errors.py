@@ -9,5 +9,5 @@ class ClusterError(MarketplaceError):
     """The cluster cannot do what was asked; the message says why, and what to change."""
 
 
-class Interrupted(ClusterError):  # noqa: N818 - it is asked for, not an error
+class Interrupted(ClusterError):
     """A stop was asked for while the cluster was still starting."""

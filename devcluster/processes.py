@@ -195,6 +195,18 @@ class Launcher:
                 for each in [itself, *itself.children(recursive=True)] if self.alive(process) else ():
                     each.send_signal(signal.SIGCONT)
 
+    def end_groups(self, processes: Iterable[Process], seconds: float) -> None:
+        """See the workers of stopped processes off: a parent that crashed while it stopped leaves its own.
+
+        Each process leads a group of its own, whose number cannot be given away while anyone is in it.
+        """
+        left = list(processes)
+        deadline = time.monotonic() + seconds
+        while (left := [each for each in left if _group_signal(each.pid, 0)]) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        for process in left:
+            _group_signal(process.pid, signal.SIGKILL)
+
     def forget_dead(self) -> None:
         """Remove the records of what runs no more."""
         for process in self.recorded():
@@ -207,7 +219,9 @@ class Launcher:
         with suppress(psutil.Error, ProcessLookupError):
             itself = psutil.Process(process.pid)
             if number == signal.SIGKILL:
-                os.killpg(process.pid, number)  # its workers too: a killed parent cannot stop them any more
+                _group_signal(
+                    process.pid, number
+                )  # its workers too: a killed parent cannot stop them any more
             else:
                 itself.send_signal(number)
 
@@ -216,6 +230,15 @@ class Launcher:
         if path.exists() and path.stat().st_size > _LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
         return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def _group_signal(group: int, number: int) -> bool:
+    """Signal a process group; 0 only asks. False where nobody is in it."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        return False
+    return True
 
 
 def server_environment() -> dict[str, str]:

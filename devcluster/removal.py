@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from devcluster.errors import ClusterError
@@ -54,6 +55,8 @@ def remove(var: Path, elsewhere: Path | None) -> list[Path]:
     if elsewhere is not None:
         check_elsewhere(elsewhere)
         shutil.rmtree(elsewhere)
+        with suppress(OSError):  # other clusters' folders lie there too
+            elsewhere.parent.rmdir()
     if pointer.is_symlink():
         pointer.unlink()
     elif pointer.is_dir() and not any(pointer.iterdir()):
