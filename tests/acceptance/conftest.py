@@ -1,14 +1,14 @@
-"""One service that the tests of this folder share, each in a store of its own; a test that turns flags starts its own."""
+"""One service that tests of this folder share, each in a store of its own. Who turns flags starts another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from tests.cluster_fixtures import Service, fresh_databases, serving
-from tests.shop import Shop
 
 from devcluster.cluster import Cluster
+from tests.cluster_fixtures import Service, fresh_databases, serving
+from tests.shop import Shop
 
 # Tests sign up by the dozen, and how hard a password is to guess is not what they are about.
 QUICK_SCRYPT_LOG2_N = 8

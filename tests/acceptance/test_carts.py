@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from tests.cluster_fixtures import Databases, Service, free_ports, serving
 from tests.shop import Json, Shop, ok, refused
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from tests.cluster_fixtures import Service
 from tests.shop import PASSWORD, Json, Shop, ok, refused
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+
 from tests.cluster_fixtures import Service
 from tests.shop import Shop, new_product, ok, operator, refused
 

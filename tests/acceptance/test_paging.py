@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import requests
+
 from tests.cluster_fixtures import Service
 from tests.shop import Caller, Json, Shop, new_product, ok, operator, refused
 
@@ -99,7 +100,11 @@ def test_the_last_page_has_no_cursor_and_no_link(lists: dict[str, tuple[Caller, 
 
 def test_an_empty_list_is_one_page(market: Service) -> None:
     shop = Shop.create(market)
-    for caller, path in ((shop.anyone, "/products"), (shop.merchant, "/customers"), (shop.merchant, "/orders")):
+    for caller, path in (
+        (shop.anyone, "/products"),
+        (shop.merchant, "/customers"),
+        (shop.merchant, "/orders"),
+    ):
         answer = caller.get(path)
         assert ok(answer) == {"data": [], "next_cursor": None}
         assert "Link" not in answer.headers
@@ -124,7 +129,17 @@ def test_a_cursor_with_any_character_changed_is_refused(shop: Shop, products: li
     last = alphabet.index(cursor[-1])
     # The spare bits of the last character, which decode to the same bytes.
     changed += [cursor[:-1] + alphabet[last ^ bit] for bit in (1, 2, 4)]
-    changed += ["", "null", "x", "%", cursor + "A", cursor + "=", f" {cursor}", f"{cursor}\n", cursor.swapcase()]
+    changed += [
+        "",
+        "null",
+        "x",
+        "%",
+        cursor + "A",
+        cursor + "=",
+        f" {cursor}",
+        f"{cursor}\n",
+        cursor.swapcase(),
+    ]
     changed += ["\0", "𝔘", cursor * 50]
     for text in changed:
         problem = refused(shop.anyone.get("/products", params={"cursor": text}), 400)

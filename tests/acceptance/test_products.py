@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from tests.cluster_fixtures import Service
 from tests.shop import Caller, Json, Shop, new_product, ok, refused
 
@@ -54,7 +55,9 @@ def test_any_other_field_may_not(shop: Shop, field: str) -> None:
     assert [error["path"] for error in problem["errors"]] == [f"/{field}"]
 
 
-@pytest.mark.parametrize("field", ["id", "store_id", "currency", "version", "created_at", "Title", "a/b~c", ""])
+@pytest.mark.parametrize(
+    "field", ["id", "store_id", "currency", "version", "created_at", "Title", "a/b~c", ""]
+)
 def test_a_field_that_products_do_not_take_is_refused_by_its_name(shop: Shop, mug: Json, field: str) -> None:
     pointer = "/" + field.replace("~", "~0").replace("/", "~1")  # RFC 6901
     for answer in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.cluster_fixtures import Service
 from tests.shop import Shop, ok, refused
 
@@ -15,7 +16,7 @@ PRODUCTS = {
     "snake": ("snake_case", ""),
     "case": ("snakeXcase", ""),
     "slash": ("C:\\temp\\x", "back\\slash"),
-    "quote": ("O'Brien \"quoted\" $1 %(q)s :name", ""),
+    "quote": ('O\'Brien "quoted" $1 %(q)s :name', ""),
     "umlaut": ("Käse ÄPFEL Öl", "Crème brûlée"),
     "greek": ("Καλημέρα ΚΌΣΜΕ", "Привет МИР"),
     "deseret": ("\U00010400\U00010401", ""),
@@ -113,7 +114,9 @@ def test_a_search_that_is_not_utf_8_is_answered(shop: Shop, names: dict[str, str
 
 def test_found_products_come_newest_first_and_page_by_page(market: Service) -> None:
     shop = Shop.create(market)
-    wanted = [shop.product(title=f"{'Red' if number % 2 else 'Green'} mug")["id"] for number in range(10)][1::2]
+    wanted = [shop.product(title=f"{'Red' if number % 2 else 'Green'} mug")["id"] for number in range(10)][
+        1::2
+    ]
     pages = shop.anyone.pages("/products", q="red MUG", limit=2)
     assert [[product["id"] for product in page] for page in pages] == [
         [wanted[4], wanted[3]],
@@ -127,7 +130,9 @@ def test_a_search_sees_changed_text(market: Service) -> None:
     product = shop.product(title="Old", description="words")
     shop.merchant.patch(f"/products/{product['id']}", json={"title": "NEW"})
     assert ok(shop.anyone.get("/products", params={"q": "old"}))["data"] == []
-    assert [p["id"] for p in ok(shop.anyone.get("/products", params={"q": "new words"}))["data"]] == [product["id"]]
+    assert [p["id"] for p in ok(shop.anyone.get("/products", params={"q": "new words"}))["data"]] == [
+        product["id"]
+    ]
 
 
 def test_a_search_stays_in_its_store(shop: Shop, names: dict[str, str], market: Service) -> None:

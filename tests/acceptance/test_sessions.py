@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from tests.cluster_fixtures import Databases, Service, serving
 from tests.shop import PASSWORD, Caller, Json, Shop, eventually, ok, refused
 

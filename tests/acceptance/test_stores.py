@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from tests.cluster_fixtures import Service
 from tests.shop import Shop, eventually, ok, operator, refused
 
@@ -46,7 +47,9 @@ def test_only_the_operator_creates_and_lists_stores(shop: Shop, market: Service)
     refused(nobody.get("/v1/stores"), 401)
 
 
-@pytest.mark.parametrize("name", ["x", "x" * 200, "𝔘" * 200, "e\u0301" * 100, "\u202eabc", "日本", " ", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["x", "x" * 200, "𝔘" * 200, "e\u0301" * 100, "\u202eabc", "日本", " ", "a\nb"]
+)
 def test_a_name_of_1_to_200_characters_is_kept_as_it_is(market: Service, name: str) -> None:
     store = ok(operator(market).post("/v1/stores", json={"name": name, "currency": "EUR"}), 201)
     assert store["name"] == name
