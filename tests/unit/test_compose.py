@@ -74,6 +74,14 @@ def test_the_service_has_no_root_and_no_writable_root_file_system() -> None:
     assert re.search(r"^USER (?!0|root)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def test_images_are_the_official_ones_or_built_here() -> None:
+    images = {name: service["image"] for name, service in SERVICES.items() if "image" in service}
+    assert set(images.values()) == {"postgres:18", "valkey/valkey:8"}
+    assert {
+        name for name, service in SERVICES.items() if "build" in service
+    } == SERVICES.keys() - images.keys()
+
+
 def test_no_password_has_a_default() -> None:
     required = set(re.findall(r"\$\{([A-Z_]+):\?", TEXT))
     with_default = set(re.findall(r"\$\{([A-Z_]+):-", TEXT))
