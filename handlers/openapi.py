@@ -31,12 +31,13 @@ from handlers.openapi_parts import (
     HEADERS,
     JSON_VALUE,
     PARAMETERS,
-    PROBLEM_HEADERS,
     SECURITY_SCHEMES,
     TAGS,
     TOGETHER,
     Json,
+    reference,
 )
+from handlers.openapi_problems import Problem, problem_answer
 
 _ABOUT = """\
 A marketplace of many stores on PostgreSQL shards.
@@ -49,24 +50,6 @@ path does not take is 405, with `Allow`.
 
 An answer to a write carries `Consistency-Token`; a later request that carries it sees that write.
 """
-
-
-class FieldError(msgspec.Struct):
-    """One reason why a body or a parameter was refused."""
-
-    path: str  # a JSON pointer into the body, or the parameter's name
-    message: str
-
-
-class Problem(msgspec.Struct, omit_defaults=True):
-    """RFC 9457: what went wrong, for a program (`type`, `status`) and for a person (`title`, `detail`)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    errors: list[FieldError] = []
 
 
 def document(endpoints: Sequence[Endpoint]) -> Json:
@@ -93,18 +76,6 @@ def document(endpoints: Sequence[Endpoint]) -> Json:
     }
 
 
-def problem_kinds() -> list[type[ApiError]]:
-    """Every problem that has a type of its own, in the order of status and type."""
-    found, unseen = set(), [ApiError]
-    while unseen:
-        kind = unseen.pop()
-        unseen += kind.__subclasses__()
-        # A class that only narrows another for this service's own eyes keeps the type of that other.
-        if kind.type != "about:blank" and "type" in vars(kind):
-            found.add(kind)
-    return sorted(found, key=lambda kind: (kind.status, kind.type))
-
-
 def _version() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
@@ -126,10 +97,6 @@ def _query_names(endpoints: Iterable[Endpoint]) -> set[str]:
     return {endpoint.query.__name__ for endpoint in endpoints if endpoint.query is not None}
 
 
-def _reference(kind: str, name: str) -> Json:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
 def _operation(endpoint: Endpoint, schemas: Mapping[str, Json]) -> Json:
     operation: Json = {
         "operationId": endpoint.name,
@@ -146,7 +113,7 @@ def _operation(endpoint: Endpoint, schemas: Mapping[str, Json]) -> Json:
             "required": not endpoint.body_optional,
             "content": {
                 "application/json": {
-                    "schema": _reference("schemas", endpoint.body.__name__),
+                    "schema": reference("schemas", endpoint.body.__name__),
                     "example": body_example(endpoint.body),
                 }
             },
@@ -173,9 +140,9 @@ def _parameters(endpoint: Endpoint, schemas: Mapping[str, Json]) -> list[Json]:
     query = _query_parameters(schemas[endpoint.query.__name__]) if endpoint.query is not None else []
     headers = dict.fromkeys((*endpoint.request_headers, "Consistency-Token", "X-Request-Id"))
     return [
-        *(_reference("parameters", name) for name in names),
+        *(reference("parameters", name) for name in names),
         *query,
-        *(_reference("parameters", name) for name in headers),
+        *(reference("parameters", name) for name in headers),
     ]
 
 
@@ -210,7 +177,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Json]:
     problems: dict[int, list[type[ApiError]]] = {}
     for error in dict.fromkeys((*_usual_errors(endpoint), *endpoint.errors)):
         problems.setdefault(error.status, []).append(error)
-    return responses | {str(status): _problem(kinds) for status, kinds in sorted(problems.items())}
+    return responses | {str(status): problem_answer(kinds) for status, kinds in sorted(problems.items())}
 
 
 def _success(endpoint: Endpoint, status: int) -> Json:
@@ -219,10 +186,10 @@ def _success(endpoint: Endpoint, status: int) -> Json:
     headers += endpoint.answer_headers
     response: Json = {
         "description": HTTPStatus(status).phrase,
-        "headers": {name: _reference("headers", name) for name in dict.fromkeys(headers)},
+        "headers": {name: reference("headers", name) for name in dict.fromkeys(headers)},
     }
     if endpoint.answer is not None and status != HTTPStatus.NOT_MODIFIED:
-        schema = _reference("schemas", endpoint.answer.__name__)
+        schema = reference("schemas", endpoint.answer.__name__)
         response["content"] = {"application/json": {"schema": schema}}
     return response
 
@@ -241,23 +208,12 @@ def _usual_errors(endpoint: Endpoint) -> list[type[ApiError]]:
     return usual
 
 
-def _problem(kinds: Sequence[type[ApiError]]) -> Json:
-    status = kinds[0].status
-    types = " or ".join(f"`{kind.type}`" for kind in kinds)
-    headers = ["X-Request-Id", *PROBLEM_HEADERS.get(status, ())]
-    return {
-        "description": f"{kinds[0].title}: {types}.",
-        "headers": {name: _reference("headers", name) for name in headers},
-        "content": {"application/problem+json": {"schema": _reference("schemas", "Problem")}},
-    }
-
-
 def _ops(
     name: str, summary: str, media_type: str, schema: Json, errors: Sequence[type[ApiError]] = ()
 ) -> Json:
     responses: dict[str, Json] = {
         "200": {"description": summary, "content": {media_type: {"schema": schema}}},
-        **{str(error.status): _problem([error]) for error in errors},
+        **{str(error.status): problem_answer([error]) for error in errors},
     }
     return {
         "get": {

@@ -32,14 +32,6 @@ SECURITY_SCHEMES = {
     },
 }
 
-# What each problem's answer carries, by status.
-PROBLEM_HEADERS = {
-    401: ("WWW-Authenticate",),
-    409: ("Retry-After",),
-    429: ("Retry-After", "RateLimit-Policy", "RateLimit"),
-    503: ("Retry-After",),
-}
-
 # Bodies that say more than their required fields would.
 EXAMPLES: dict[str, Json] = {
     "FlagChange": {"enabled": True},
@@ -146,3 +138,8 @@ HEADERS: dict[str, Json] = {
     "RateLimit-Policy": _header_out("The quotas that apply (IETF draft)."),
     "RateLimit": _header_out("What is left of them (IETF draft)."),
 }
+
+
+def reference(kind: str, name: str) -> Json:
+    """A Reference Object to `components/kind/name`."""
+    return {"$ref": f"#/components/{kind}/{name}"}

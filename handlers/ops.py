@@ -19,6 +19,7 @@ import sql
 from errors import Unavailable
 from handlers import openapi, swagger
 from handlers.endpoint import Endpoint
+from handlers.openapi_problems import PROBLEMS, problem_kinds
 from operations.marketplace import Marketplace
 from operations.topology import topology
 from routing.scope import Scope
@@ -107,7 +108,7 @@ class Ops:
     def problems(self) -> Response:
         """What each problem's `type` points at."""
         nonce = secrets.token_urlsafe(16)
-        html = render_template("problems.html", nonce=nonce, kinds=openapi.problem_kinds())
+        html = render_template("problems.html", nonce=nonce, kinds=problem_kinds(), texts=PROBLEMS)
         return _page(html, f"style-src 'nonce-{nonce}'; img-src data:")
 
     def docs_asset(self, name: str) -> Response:

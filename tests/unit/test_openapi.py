@@ -15,6 +15,7 @@ from handlers.call import Answer, Call
 from handlers.endpoint import ENDPOINTS as DECLARED
 from handlers.endpoint import Endpoint
 from handlers.openapi import body_example, document
+from handlers.openapi_problems import PROBLEMS, problem_kinds
 
 
 def create_product(call: Call, store_id: str) -> Answer:
@@ -145,7 +146,8 @@ def test_a_query_is_spelled_out_as_parameters_without_null(written: dict[str, An
 def test_every_problem_an_endpoint_declares_is_an_answer_with_its_types(written: dict[str, Any]) -> None:
     responses = written["paths"]["/v1/stores/{store_id}/orders"]["post"]["responses"]
     assert set(responses) == {"201", "400", "401", "403", "404", "409", "413", "415", "429", "503"}
-    assert "`insufficient-stock` or `unknown-product`" in responses["409"]["description"]
+    for type_ in ("insufficient-stock", "unknown-product"):
+        assert f"`{type_}`: {PROBLEMS[type_]}" in responses["409"]["description"]
     for status in ("400", "401", "403", "404", "409", "413", "415", "429", "503"):
         assert list(responses[status]["content"]) == ["application/problem+json"]
     assert {"Retry-After", "RateLimit", "RateLimit-Policy"} < set(responses["429"]["headers"])
@@ -167,6 +169,10 @@ def test_no_schema_is_written_that_nothing_refers_to(written: dict[str, Any]) ->
     text = msgspec.json.encode(written).decode()
     for name in written["components"]["schemas"]:
         assert f"#/components/schemas/{name}" in text, name
+
+
+def test_every_problem_type_of_the_service_is_explained() -> None:
+    assert problem_kinds().keys() == PROBLEMS.keys()
 
 
 BODIES = dict.fromkeys(declared.body for declared in DECLARED if declared.body is not None)
