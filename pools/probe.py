@@ -110,7 +110,8 @@ class NodeProbe:
         self._urgent = urgent
         self._changed = changed
         self._connection: ShardConnection | None = None
-        self._stop = threading.Event()
+        self._stopping = False
+        self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"probe-{node.name}", daemon=True)
 
     def start(self) -> None:
@@ -118,11 +119,16 @@ class NodeProbe:
 
     def stop(self) -> None:
         """Returns at once; the thread ends, and its connection with it, when the wait it is in does."""
-        self._stop.set()
+        self._stopping = True
+        self._awake.set()
+
+    def wake(self) -> None:
+        """Look now, not when the pause is over."""
+        self._awake.set()
 
     def _run(self) -> None:
         failures = 0
-        while not self._stop.is_set():
+        while not self._stopping:
             try:
                 state = self._sample()
                 failures = 0
@@ -135,7 +141,8 @@ class NodeProbe:
                 self._changed(self.node, state)
             except Exception:
                 logger.exception("node %s: its new state could not be acted on", self.node.name)
-            self._stop.wait(self._pause(failures))
+            self._awake.wait(self._pause(failures))
+            self._awake.clear()
         if self._connection is not None:
             self._connection.close()
 

@@ -1,6 +1,6 @@
 """All pools of one worker: one to each shard's primary, one to each replica, one to the catalog.
 
-Who is what is discovered: a primary's pool lists every node of its shard and takes the one that accepts
+Who is what is discovered: a primary's pool asks the nodes of its shard and takes the one that accepts
 writes (libpq's `target_session_attrs=read-write`); a replica's pool is open while its node is a replica.
 """
 
@@ -164,22 +164,41 @@ class PoolRegistry:
         name = f"{shard}-primary"
 
         def conninfo() -> str:
-            nodes = [node for node in self._nodes.values() if node.shard == shard]
-            return self._session.to_nodes(sorted(nodes, key=self._likely_primary_first), name, "read-write")
+            candidates = self._candidates(shard)
+            if not candidates:
+                raise NodeUnavailable(f"{shard} has no primary now.", retry_after_seconds=1)
+            return self._session.to_nodes(candidates, name, "read-write")
 
-        return self._pool(name, shard, conninfo, self._settings.pool_size)
+        def look_again() -> None:
+            for probe in list(self._probes.values()):
+                if probe.node.shard == shard:
+                    probe.wake()
 
-    def _likely_primary_first(self, node: Node) -> tuple[int, str]:
-        """The order in which a primary's pool asks: who was seen as primary, unknown ones, replicas."""
-        probe = self._probes.get(node.name)
-        role = probe.state.role if probe is not None else "unknown"
-        return {"primary": 0, "unknown": 1, "replica": 2}[role], node.name
+        return self._pool(name, shard, conninfo, self._settings.pool_size, look_again)
+
+    def _candidates(self, shard: str) -> list[Node]:
+        """Whom a primary's pool asks, in this order: who was last seen as primary, then who is unknown.
+
+        A replica would say no, after a whole authentication, twenty times a second from every worker. That one of
+        them has become the primary is the probes' to see, which look ten times a second where there is none.
+        """
+        roles = {name: state.role for name, state in self.states().items()}
+        nodes = [node for node in self._nodes.values() if node.shard == shard]
+        candidates = [node for node in nodes if roles.get(node.name) != "replica"]
+        return sorted(candidates, key=lambda node: (roles.get(node.name) != "primary", node.name))
 
     def _replica_pool(self, node: Node) -> NodePool:
         conninfo = self._session.to_nodes([node], node.name, "standby")
         return self._pool(node.name, node.name, lambda: conninfo, self._settings.replica_pool_size)
 
-    def _pool(self, name: str, subject: str, conninfo: Callable[[], str], size: int) -> NodePool:
+    def _pool(
+        self,
+        name: str,
+        subject: str,
+        conninfo: Callable[[], str],
+        size: int,
+        on_refusal: Callable[[], None] = lambda: None,
+    ) -> NodePool:
         return NodePool(
             name,
             subject=subject,
@@ -189,6 +208,7 @@ class PoolRegistry:
             size=size,
             max_waiting=self._settings.pool_max_waiting,
             timeout_seconds=self._settings.pool_timeout_seconds,
+            on_refusal=on_refusal,
         )
 
     def _configure(self, connection: ShardConnection) -> None:

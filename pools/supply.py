@@ -41,7 +41,10 @@ LOG_EVERY_SECONDS = 10.0
 
 
 class Supply(ConnectionPool[ShardConnection]):
-    """A pool's stock of connections, kept at `size`. `subject` is what a refusal names to the client."""
+    """A pool's stock of connections, kept at `size`.
+
+    `subject` is what a refusal names to the client; `on_refusal` is called when the pool begins to refuse.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Supply(ConnectionPool[ShardConnection]):
         size: int,
         max_waiting: int,
         timeout_seconds: float,
+        on_refusal: Callable[[], None],
     ) -> None:
         super().__init__(
             conninfo,
@@ -69,6 +73,7 @@ class Supply(ConnectionPool[ShardConnection]):
             open=False,
         )
         self.subject = subject
+        self._on_refusal = on_refusal
         self.node = ""  # the server that the newest connection talks to
         self._live = 0  # connections that exist, given out or not
         self._missing = 0  # connections that are made again only when the probe has succeeded
@@ -121,6 +126,8 @@ class Supply(ConnectionPool[ShardConnection]):
             self._discard(connection)
         for waiter in waiting:
             waiter.fail(self._unavailable())
+        if first:
+            self._on_refusal()
         # Last, as the only step that could be interrupted: writing a line may wait.
         self._log_away(reason, first=first)
 
