@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+import sql
 from commands.cluster import Cluster
 from commands.terminal import error_text
 from errors import StatementDeadline
@@ -30,8 +31,6 @@ FROM (
            extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 AS age
 ) AS node
 """
-# Asked of every node, so that a shard whose primary is away still says how many it has.
-_COUNT_STORES = "SELECT count(*) FROM stores"
 # The service names its connections worker/pool.
 _POOL = """
 SELECT count(*), count(*) FILTER (WHERE state = 'idle')
@@ -112,7 +111,8 @@ def _look(dsn: str, node: Node) -> Look:
 
 def _count_stores(connection: ShardConnection) -> int | None:
     try:
-        row = connection.execute(_COUNT_STORES).fetchone()
+        # Asked of every node, so that a shard whose primary is away still says how many it has.
+        row = connection.execute(sql.query("count_stores").text).fetchone()
     except psycopg.errors.UndefinedTable:
         return None  # not migrated yet
     return row[0] if row else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import psycopg
 from flask import Flask
 
@@ -70,13 +70,19 @@ def assert_refused(answer: Answer, *words: str) -> None:
 
 @contextmanager
 def frozen(dsn: str) -> Iterator[None]:
-    """Stop the server that this leads to, with SIGSTOP: it keeps its connections and takes no new one in."""
+    """Stop every process of the server that this leads to, with SIGSTOP: connections stay, and are silent."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
     assert row is not None
-    pid = int(row[0].split()[0])
-    os.kill(pid, signal.SIGSTOP)
+    parent = psutil.Process(int(row[0].split()[0]))
+    parent.suspend()  # first, so that it starts no others
+    stopped = [parent, *parent.children()]
     try:
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):  # one that was ending
+                process.suspend()
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for process in reversed(stopped):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()

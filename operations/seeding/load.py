@@ -11,8 +11,9 @@ from uuid import UUID
 
 import psycopg
 
-from errors import MarketplaceError
+from errors import MarketplaceError, StatementDeadline
 from operations.seeding.rows import Row
+from pools.connection import ShardConnection
 from sql.session import error_line
 
 # The columns of the lines that rows.py writes. Tables in the order that the foreign keys want.
@@ -38,7 +39,8 @@ BATCH_ROWS = 10_000
 # (docs/seeding.md).
 _SESSION = b"SET gin_pending_list_limit = '16MB'; SET work_mem = '64MB'; SET statement_timeout = 0"
 
-Link = psycopg.Connection[tuple[object, ...]]
+# No exchange takes this long on a server that works: one that is frozen, or a commit that no replica confirms.
+PATIENCE_SECONDS = 60.0
 
 
 class SeedError(MarketplaceError):
@@ -63,6 +65,7 @@ def load(
     loads: Sequence[ShardLoad],
     committing: Callable[[], AbstractContextManager[None]],
     progress: Callable[[int], None],
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> int:
     """Fill every shard, then commit everywhere; returns the number of rows, of all tables.
 
@@ -72,10 +75,12 @@ def load(
     """
     stop = threading.Event()
     with ExitStack() as links, ThreadPoolExecutor(max(1, len(loads)), "seed") as threads:
-        opened = [(load, links.enter_context(_connected(load))) for load in loads]
+        opened = [(part, links.enter_context(_connected(part, patience_seconds))) for part in loads]
         for part, link in opened:
             _refuse_repeat(part, link)
-        running = {threads.submit(_fill, link, part.rows, progress, stop): part for part, link in opened}
+        running = {
+            threads.submit(_fill, link, part.rows, progress, stop): (part, link) for part, link in opened
+        }
         try:
             total = _all_rows(running)
             with committing():
@@ -89,30 +94,31 @@ def load(
 def vacuum(loads: Sequence[ShardLoad]) -> None:
     """Do now what autovacuum would do later: statistics for the planner, the search index's list sorted in.
 
-    A role that does not own the tables is only warned by the server, and autovacuum does it.
+    Where it cannot be done, such as by a role that does not own the tables, autovacuum does it.
     """
     statement = f"VACUUM (ANALYZE) {', '.join(TABLES)}".encode()
 
     def run(part: ShardLoad) -> None:
-        with psycopg.connect(part.dsn, autocommit=True) as link:
+        with suppress(psycopg.Error), psycopg.connect(part.dsn, autocommit=True) as link:
             link.execute(statement)
 
     with ThreadPoolExecutor(max(1, len(loads)), "vacuum") as threads:
         list(threads.map(run, loads))
 
 
-def _connected(part: ShardLoad) -> Link:
+def _connected(part: ShardLoad, patience_seconds: float) -> ShardConnection:
     """A connection which, as a context, rolls back on its way out of an exception."""
     try:
-        link = psycopg.connect(part.dsn)
+        link = ShardConnection.connect(part.dsn)
+        link.subject, link.deadline_seconds = part.shard, patience_seconds
         link.execute(_SESSION)
         link.commit()
-    except psycopg.Error as error:
-        raise SeedError(f"{part.shard}: {error_line(error)}. Nothing was seeded") from error
+    except (psycopg.Error, StatementDeadline) as error:
+        raise SeedError(f"{_told(part, error)}. Nothing was seeded") from error
     return link
 
 
-def _refuse_repeat(part: ShardLoad, link: Link) -> None:
+def _refuse_repeat(part: ShardLoad, link: ShardConnection) -> None:
     there = link.execute(_COUNT, [list(part.store_ids)]).fetchone()
     if there and there[0]:
         raise SeedError(
@@ -121,7 +127,9 @@ def _refuse_repeat(part: ShardLoad, link: Link) -> None:
         )
 
 
-def _fill(link: Link, rows: Iterable[Row], progress: Callable[[int], None], stop: threading.Event) -> int:
+def _fill(
+    link: ShardConnection, rows: Iterable[Row], progress: Callable[[int], None], stop: threading.Event
+) -> int:
     total = waiting = 0
     batch: dict[str, list[str]] = {table: [] for table in TABLES}
     for table, line in rows:
@@ -134,7 +142,10 @@ def _fill(link: Link, rows: Iterable[Row], progress: Callable[[int], None], stop
 
 
 def _send(
-    link: Link, batch: Mapping[str, list[str]], progress: Callable[[int], None], stop: threading.Event
+    link: ShardConnection,
+    batch: Mapping[str, list[str]],
+    progress: Callable[[int], None],
+    stop: threading.Event,
 ) -> int:
     if stop.is_set():
         raise _Stopped
@@ -149,17 +160,23 @@ def _send(
     return sent
 
 
-def _all_rows(running: Mapping[Future[int], ShardLoad]) -> int:
+def _all_rows(running: Mapping[Future[int], tuple[ShardLoad, ShardConnection]]) -> int:
     """Wait for every shard, or for the first that fails, which is named."""
     done, _ = wait(running, return_when=FIRST_EXCEPTION)
     for future in done:
         error = future.exception()
+        part, link = running[future]
+        if link.overdue:
+            # Its connection is closed by now, and that is all that the end of its COPY says.
+            raise SeedError(
+                f"{part.shard} did not answer within {link.deadline_seconds:g} s: nothing was seeded"
+            )
         if isinstance(error, psycopg.Error):
-            raise SeedError(f"{running[future].shard}: {error_line(error)}. Nothing was seeded") from error
+            raise SeedError(f"{_told(part, error)}. Nothing was seeded") from error
     return sum(future.result() for future in running)
 
 
-def _commit(opened: Sequence[tuple[ShardLoad, Link]]) -> None:
+def _commit(opened: Sequence[tuple[ShardLoad, ShardConnection]]) -> None:
     """Commit shard by shard; where one fails, take the rows out of all again.
 
     Two-phase commit would close this gap, at the price of `max_prepared_transactions` on every server.
@@ -167,10 +184,10 @@ def _commit(opened: Sequence[tuple[ShardLoad, Link]]) -> None:
     for part, link in opened:
         try:
             link.commit()
-        except psycopg.Error as error:
+        except (psycopg.Error, StatementDeadline) as error:
             left = [other.shard for other, _ in opened if not _removed(other)]
-            rest = f"; rows may be left on {', '.join(left)}" if left else ". Nothing was seeded"
-            raise SeedError(f"{part.shard}: {error_line(error)}{rest}") from error
+            rest = f"Rows may be left on {', '.join(left)}" if left else "Nothing was seeded"
+            raise SeedError(f"{_told(part, error)}. {rest}") from error
 
 
 def _removed(part: ShardLoad) -> bool:
@@ -179,3 +196,8 @@ def _removed(part: ShardLoad) -> bool:
             link.execute(statement, [list(part.store_ids)])
         return True
     return False
+
+
+def _told(part: ShardLoad, error: psycopg.Error | StatementDeadline) -> str:
+    reason = error_line(error) if isinstance(error, psycopg.Error) else error.detail
+    return f"{part.shard}: {reason.rstrip('.')}"

@@ -29,9 +29,11 @@ from operations.seeding.vocabulary import make_vocabulary
 from routing.catalog import Catalog
 from tests.catalogs import catalog_at
 from tests.cluster_fixtures import Databases, fresh_databases
-from tests.commandline import ROOT, assert_refused, environment, flask, flask_process
+from tests.commandline import ROOT, assert_refused, environment, flask, flask_process, frozen
 
 SHARDS = ("shard-0", "shard-1")
+STORE = UUID(int=7 << 76 | 2 << 62)
+STORE_LINE = f"{STORE}\ta\tEUR\t1\t2025-01-01T00:00:00Z"
 SMALL = ("--stores", "12", "--products", "240", "--orders", "60")
 
 
@@ -73,6 +75,15 @@ def everything(databases: Databases) -> dict[str, list[tuple[Any, ...]]]:
 
 def count(databases: Databases) -> int:
     return sum(len(found) for found in everything(databases).values())
+
+
+def unwatched(rows: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def never() -> AbstractContextManager[None]:
+    """Forbids the commit."""
+    raise SeedError("the shard map changed")
 
 
 # What is made
@@ -209,17 +220,25 @@ def test_orders_without_products_are_a_usage_error(seeded: Databases) -> None:
     assert "--products" in answer.stderr
 
 
+def test_a_shard_that_freezes_is_named_and_no_shard_has_anything(fresh: Databases) -> None:
+    def rows_and_a_freeze() -> Iterator[tuple[str, str]]:
+        thaw.enter_context(frozen(fresh.dsn("shard-1", administrator=True)))
+        yield "stores", STORE_LINE
+
+    loads = [
+        ShardLoad("shard-0", fresh.dsn("shard-0"), (STORE,), [("stores", STORE_LINE)]),
+        ShardLoad("shard-1", fresh.dsn("shard-1"), (STORE,), rows_and_a_freeze()),
+    ]
+    with ExitStack() as thaw, pytest.raises(SeedError, match="shard-1 did not answer within"):
+        load(loads, never, unwatched, patience_seconds=0.5)
+    assert count(fresh) == 0
+
+
 # The commit
 
 
-def unwatched(rows: int) -> None:
-    """Progress that nobody looks at."""
-
-
 def test_rows_are_invisible_until_every_shard_has_them(fresh: Databases) -> None:
-    store = UUID(int=7 << 76 | 2 << 62)
-    line = f"{store}\ta\tEUR\t1\t2025-01-01T00:00:00Z"
-    loads = [ShardLoad(shard, fresh.dsn(shard), (store,), [("stores", line)]) for shard in SHARDS]
+    loads = [ShardLoad(shard, fresh.dsn(shard), (STORE,), [("stores", STORE_LINE)]) for shard in SHARDS]
     seen = []
 
     @contextmanager
@@ -233,15 +252,10 @@ def test_rows_are_invisible_until_every_shard_has_them(fresh: Databases) -> None
 
 
 def test_what_forbids_the_commit_undoes_everything(fresh: Databases) -> None:
-    store = UUID(int=7 << 76 | 2 << 62)
-    line = f"{store}\ta\tEUR\t1\t2025-01-01T00:00:00Z"
-    loads = [ShardLoad(shard, fresh.dsn(shard), (store,), [("stores", line)]) for shard in SHARDS]
-
-    def forbid() -> AbstractContextManager[None]:
-        raise SeedError("the shard map changed")
+    loads = [ShardLoad(shard, fresh.dsn(shard), (STORE,), [("stores", STORE_LINE)]) for shard in SHARDS]
 
     with pytest.raises(SeedError, match="changed"):
-        load(loads, forbid, unwatched)
+        load(loads, never, unwatched)
     assert count(fresh) == 0
 
 
