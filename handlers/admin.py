@@ -16,7 +16,6 @@ from operations.stores import read_store
 from operations.topology import topology
 
 LIST_STORE_IDS = sql.query("list_store_ids")
-COUNT_STORES = sql.query("count_stores")
 
 
 @endpoint("GET", "/v1/admin/flags", who="operator", answer=FlagSet)
@@ -51,8 +50,7 @@ def read_topology(call: Call) -> Answer:
     parts = call.marketplace
     states = parts.pools.states()
     gauges = {pool.name: pool.gauge() for pool in parts.pools.pools()}
-    rows = parts.router.on_answering_shards(call.scope, COUNT_STORES, {})
-    stores = {shard: found[0][0] if found else None for shard, found in rows.items()}
+    stores = parts.count_stores(parts.router.shards())
     return json_answer(topology(parts.maps.current().map, states, gauges, stores))
 
 

@@ -4,64 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from functools import partial
-from threading import Lock
-from typing import Generic, TypeVar
 
 import msgspec
 from flask import Blueprint, Response, abort, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
 import metrics
-import sql
 from errors import Unavailable
 from handlers import openapi, swagger
 from handlers.endpoint import Endpoint
 from handlers.openapi_problems import PROBLEMS, problem_kinds
 from operations.marketplace import Marketplace
 from operations.topology import topology
-from routing.scope import Scope
-
-# Orchestrators give a probe a second or few: a frozen shard must not use that up. Longer than the wait for a
-# connection (`pool_timeout_seconds`), so that a shard which is merely busy gets its say.
-ANSWER_WITHIN_SECONDS = 1.5
-
-COUNT_STORES = sql.query("count_stores")
-
-Found = TypeVar("Found")
-
-
-class EveryShard(Generic[Found]):
-    """Asks every shard the same, side by side, and waits `within_seconds` for all of them together.
-
-    A shard that is still being asked is not asked again: however often a probe comes by, a frozen shard holds
-    one thread and one connection.
-    """
-
-    def __init__(self, ask: Callable[[str], Found], within_seconds: float = ANSWER_WITHIN_SECONDS) -> None:
-        self._ask = ask
-        self._within_seconds = within_seconds
-        self._lock = Lock()
-        self._running: dict[str, Future[Found]] = {}
-        self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="every-shard")
-
-    def __call__(self, shards: Sequence[str]) -> dict[str, Found | None]:
-        """What each shard said; None where it said nothing in time, or asking it failed."""
-        with self._lock:
-            asked = {shard: self._future(shard) for shard in shards}
-        wait(asked.values(), timeout=self._within_seconds)
-        return {
-            shard: future.result() if future.done() and future.exception() is None else None
-            for shard, future in asked.items()
-        }
-
-    def _future(self, shard: str) -> Future[Found]:
-        future = self._running.get(shard)
-        if future is None or future.done():
-            future = self._running[shard] = self._threads.submit(self._ask, shard)
-        return future
 
 
 class Ops:
@@ -69,8 +25,6 @@ class Ops:
 
     def __init__(self, marketplace: Marketplace, endpoints: Sequence[Endpoint]) -> None:
         self._marketplace = marketplace
-        self._ping = EveryShard(self._answers)
-        self._count = EveryShard(self._count_stores)
         document = openapi.document(endpoints)
         self._version = document["info"]["version"]
         self._document = msgspec.json.encode(document)
@@ -81,7 +35,7 @@ class Ops:
 
     def readyz(self) -> Response:
         """200 where every shard's primary answers. Raises `Unavailable`, with the `shards` that do not."""
-        answers = self._ping(self._marketplace.router.shards())
+        answers = self._marketplace.ping_shards(self._marketplace.router.shards())
         silent = [shard for shard, answered in answers.items() if not answered]
         if silent:
             detail = f"No answer from the primary of {', '.join(silent)}."
@@ -134,17 +88,9 @@ class Ops:
             nonce=nonce,
             version=self._version,
             flags=snapshot.flags.as_dict(),
-            **topology(snapshot.map, here.pools.states(), {}, self._count(here.router.shards())),
+            **topology(snapshot.map, here.pools.states(), {}, here.count_stores(here.router.shards())),
         )
         return _page(html, f"style-src 'nonce-{nonce}'; img-src data:")
-
-    def _answers(self, shard: str) -> bool:
-        return self._marketplace.router.ping(shard)
-
-    def _count_stores(self, shard: str) -> int:
-        scope = Scope(self._marketplace.maps.current().flags)
-        count: int = self._marketplace.router.on_shard(scope, shard, COUNT_STORES, {})[0][0]
-        return count
 
 
 def _page(html: str, policy: str) -> Response:

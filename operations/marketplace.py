@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import logs
 import metrics
+import sql
 from config import Settings
 from ephemeral.carts import Carts
 from ephemeral.client import connect
@@ -16,11 +17,15 @@ from operations.pages import Cursors
 from operations.passwords import PasswordHasher
 from pools.registry import PoolRegistry
 from routing.catalog import Catalog
+from routing.every_shard import EveryShard
 from routing.map_cache import MapCache
 from routing.router import Router
+from routing.scope import Scope
 from routing.token import TokenCodec
 
 logger = logs.get_logger("marketplace")
+
+COUNT_STORES = sql.query("count_stores")
 
 METRICS_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
@@ -49,6 +54,8 @@ class Marketplace:
         self.maps.on_change(lambda snapshot: self.pools.apply(snapshot.map.nodes))
         self.catalog = Catalog(sources[0])
         self.router = Router(self.pools, self.maps)
+        self.ping_shards = EveryShard(self.router.ping)
+        self.count_stores = EveryShard(self._count_stores)
         self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
         self._stopping = threading.Event()
 
@@ -70,6 +77,10 @@ class Marketplace:
         self._stopping.set()
         self.maps.close()
         self.pools.close()
+
+    def _count_stores(self, shard: str) -> int:
+        count: int = self.router.on_shard(Scope(self.maps.current().flags), shard, COUNT_STORES, {})[0][0]
+        return count
 
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
         def run() -> None:

@@ -9,11 +9,11 @@ told so. A read is tried once more on a fresh connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -36,7 +36,6 @@ BEGIN, COMMIT = "BEGIN", "COMMIT"
 STALE_EPOCH = "SE001"  # raised by fence_store()
 
 Row = tuple[Any, ...]
-Answer = TypeVar("Answer")
 
 # Answers that mean "not now": the server gave the statement up, and rolled it back.
 _GIVEN_UP = (
@@ -106,25 +105,10 @@ class Router:
         self, scope: Scope, query: Query, parameters: Mapping[str, Any]
     ) -> dict[str, list[Row]]:
         """The rows of every shard, asked side by side. Raises what the first failing shard raised."""
-        return self._side_by_side(lambda shard: self.on_shard(scope, shard, query, parameters))
-
-    def on_answering_shards(
-        self, scope: Scope, query: Query, parameters: Mapping[str, Any]
-    ) -> dict[str, list[Row] | None]:
-        """As `on_every_shard`, with None for a shard that does not answer."""
-
-        def ask(shard: str) -> list[Row] | None:
-            try:
-                return self.on_shard(scope, shard, query, parameters)
-            except Unavailable:
-                return None
-
-        return self._side_by_side(ask)
-
-    def _side_by_side(self, ask: Callable[[str], Answer]) -> dict[str, Answer]:
         shards = self.shards()
         with ThreadPoolExecutor(len(shards)) as threads:
-            return dict(zip(shards, threads.map(ask, shards), strict=True))
+            rows = threads.map(lambda shard: self.on_shard(scope, shard, query, parameters), shards)
+            return dict(zip(shards, rows, strict=True))
 
     def shards(self) -> Sequence[str]:
         """The names of the shards, in the map's order."""

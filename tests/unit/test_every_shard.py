@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Barrier, Event
 
-from handlers.ops import EveryShard
+from routing.every_shard import EveryShard
 
 
 def test_shards_are_asked_side_by_side() -> None:
