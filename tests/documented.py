@@ -6,6 +6,7 @@ Stricter than the document: a field it does not name is a mistake here; to a cli
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,13 +80,18 @@ class DocumentedSession(requests.Session):
     def __init__(self, base_url: str) -> None:
         super().__init__()
         self.base_url = base_url
-        self._document = Document(requests.get(f"{base_url}/openapi.json", timeout=10).json())
+        self._document = _document_of(base_url)
 
     def request(self, method: str, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", 10)
         answer = super().request(method, f"{self.base_url}{url!s}", *args, **kwargs)
         self._document.check(answer)
         return answer
+
+
+@cache  # a test has many sessions, and reading the document takes longer than most of what they ask
+def _document_of(base_url: str) -> Document:
+    return Document(requests.get(f"{base_url}/openapi.json", timeout=10).json())
 
 
 def _local(schema: Any) -> Any:
