@@ -43,6 +43,10 @@ class Statement:
         """The line a node of the tree stands in, 0 for the first."""
         return line_at(self.sql, getattr(node, "location", None) or 0)
 
+    def error(self, node: Any, message: str) -> StatementError:
+        """The refusal of a statement for this node's sake."""
+        return StatementError(self.line(node), message)
+
     def number(self, parameter: str) -> int | None:
         """The n of this parameter's `$n`; None where the statement does not take it."""
         return self.parameters.index(parameter) + 1 if parameter in self.parameters else None

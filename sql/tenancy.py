@@ -1,14 +1,11 @@
 """The proof that a query stays inside its store, from PostgreSQL's own parse tree.
 
 Claim, for each reference to a tenant table anywhere in the statement: in every row that the query uses, the
-reference's `store_id` equals `%(store_id)s` (or the reference found no row, in an outer join). What counts
-as reason:
+reference's `store_id` equals `%(store_id)s` (or the reference found no row, in an outer join). What counts as reason:
 
-- `x.store_id = %(store_id)s`, AND-ed, in WHERE, in an inner join's ON, or in an outer join's ON for the side
-that may
+- `x.store_id = %(store_id)s`, AND-ed, in WHERE, in an inner join's ON, or in an outer join's ON for the side that may
   be missing. Never under OR, NOT or CASE; no other operator; row comparisons and USING (store_id) count.
-- The same with another column that is bound, also one of an enclosing query, or of a subquery or WITH query
-whose
+- The same with another column that is bound, also one of an enclosing query, or of a subquery or WITH query whose
   output provably is the store.
 - INSERT gives `store_id` such a value; ON CONFLICT DO UPDATE infers an index with `store_id`.
 
@@ -18,29 +15,24 @@ It is a least fixpoint: nothing is bound until a reason binds it. Whatever is no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pglast import ast
-from pglast.enums import JoinType, OnConflictAction, SetOperation, SubLinkType
+from pglast.enums import OnConflictAction, SetOperation, SubLinkType
 
-from sql.equalities import Equality, SubqueryColumn, equal_pairs, parameter_of, texts
+from sql.equalities import Equality, SubqueryColumn, parameter_of, texts
+from sql.from_clause import FromClause, Level, Withs
 from sql.schema import TENANT_COLUMN, Schema
 from sql.scopes import UNKNOWN, Column, Outputs, Relation, Scope, output_name, star_columns
 from sql.statement import Statement, StatementError, function_name, walk
 
 _STATEMENTS = (ast.SelectStmt, ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt)
 
-# Built-in functions that take SQL or a table's name as text, or read outside of tables: nothing can be
-# proven of them.
+# Built-in functions that take SQL or a table's name as text, or read outside of tables: nothing can be proven of them.
 _OPAQUE_FUNCTIONS = re.compile(
     r"(query|table|cursor|schema|database)_to_xml\w*|ts_stat|ts_rewrite|dblink\w*|crosstab\w*|connectby|xpath_table"
     r"|pg_read_\w+|pg_logical_slot_\w+|lo_\w+|loread"
 )
-
-Withs = Mapping[str, Outputs]
-Sides = tuple[list[Relation], list[Relation]]
 
 
 def check_tenancy(statement: Statement, schema: Schema, *, spans_stores: bool) -> None:
@@ -58,28 +50,12 @@ def check_tenancy(statement: Statement, schema: Schema, *, spans_stores: bool) -
         raise min(problems, key=lambda problem: problem.line)
 
 
-@dataclass(slots=True)
-class _Level:
-    """One query level while its FROM clause is read."""
-
-    scope: Scope
-    withs: Withs
-    equalities: list[Equality] = field(default_factory=list)
-    subqueries: list[tuple[Relation, Any, Scope, list[str]]] = field(default_factory=list)
-    expressions: list[tuple[Any, Scope]] = field(default_factory=list)
-    tenants: list[tuple[Relation, Any]] = field(default_factory=list)
-
-    def assume(self, condition: Any, scope: Scope, binds: list[Relation]) -> None:
-        """Every row in which one of `binds` is there fulfils this condition."""
-        self.equalities += [Equality(left, right, scope, binds) for left, right in equal_pairs(condition)]
-
-
 class _Proof:
     def __init__(self, statement: Statement, schema: Schema) -> None:
         self._statement = statement
         self._schema = schema
         self._parameter = statement.number(TENANT_COLUMN)
-        self._seen: set[int] = set()
+        self._from = FromClause(statement, schema)
 
     def run(self) -> list[StatementError]:
         tree = self._statement.tree
@@ -88,12 +64,11 @@ class _Proof:
         locked = {id(node) for clause in locks for node in walk(clause)}
         for node in walk(tree):
             # A net below the proof: a table in a place that no rule here has looked at.
-            if isinstance(node, ast.RangeVar) and id(node) not in self._seen | locked:
-                problems.append(self._problem(node, f"{node.relname} stands where no rule follows it"))
+            if isinstance(node, ast.RangeVar) and id(node) not in self._from.seen | locked:
+                problems.append(
+                    self._statement.error(node, f"{node.relname} stands where no rule follows it")
+                )
         return problems
-
-    def _problem(self, node: Any, message: str) -> StatementError:
-        return StatementError(self._statement.line(node), message)
 
     # Queries: each gives its outputs and the problems found inside.
 
@@ -101,7 +76,9 @@ class _Proof:
         withs, problems = self._with_queries(node, outer, withs)
         if isinstance(node, ast.SelectStmt):
             if node.intoClause:
-                problems.append(self._problem(node.intoClause.rel, "SELECT INTO makes a table: leave it out"))
+                problems.append(
+                    self._statement.error(node.intoClause.rel, "SELECT INTO makes a table: leave it out")
+                )
             if node.op != SetOperation.SETOP_NONE:
                 outputs, found = self._set_operation(node, outer, withs)
             elif node.valuesLists:
@@ -114,7 +91,7 @@ class _Proof:
             outputs, found = self._change(node, outer, withs)
         else:
             message = "only SELECT, INSERT, UPDATE and DELETE are followed"
-            return UNKNOWN, [*problems, self._problem(node, message)]
+            return UNKNOWN, [*problems, self._statement.error(node, message)]
         return outputs, problems + found
 
     def _with_queries(
@@ -160,10 +137,10 @@ class _Proof:
         return Outputs(tuple(zip(names, bound, strict=True))), problems
 
     def _select(self, node: Any, outer: Scope | None, withs: Withs) -> tuple[Outputs, list[StatementError]]:
-        level = _Level(Scope([], outer), withs)
+        level = Level(Scope([], outer), withs)
         problems: list[StatementError] = []
         for item in node.fromClause or ():
-            self._from_item(item, level, problems)
+            self._from.read(item, level, problems)
         level.assume(node.whereClause, level.scope, level.scope.relations)
         problems += self._solve(level)
         rest = [node.targetList, node.whereClause, node.distinctClause, node.groupClause, node.havingClause]
@@ -185,105 +162,9 @@ class _Proof:
                 columns.append((target.name or output_name(value), self._is_bound(value, scope, withs)))
         return Outputs(tuple(columns), ordered)
 
-    # FROM: each item adds its relations to the level and returns them.
-
-    def _from_item(self, item: Any, level: _Level, problems: list[StatementError]) -> list[Relation]:
-        before = level.scope.narrowed(list(level.scope.relations))  # what a LATERAL item sees
-        if isinstance(item, ast.JoinExpr):
-            return self._join(item, level, problems)
-        if isinstance(item, ast.RangeTableSample):
-            level.expressions.append((item.args, before))
-            return self._from_item(item.relation, level, problems)
-        if isinstance(item, ast.RangeVar):
-            relation = self._table(item, level, problems)
-        elif isinstance(item, ast.RangeSubselect):
-            relation = Relation(item.alias.aliasname if item.alias else "", None)  # type: ignore[arg-type]
-            scope = before if item.lateral else Scope([], level.scope.parent)
-            names = texts(item.alias.colnames) if item.alias else []
-            level.subqueries.append((relation, item.subquery, scope, names))
-        else:
-            relation = self._function(item, level, before)
-        level.scope.relations.append(relation)
-        return [relation]
-
-    def _table(self, item: Any, level: _Level, problems: list[StatementError]) -> Relation:
-        alias = item.alias.aliasname if item.alias else item.relname
-        names = texts(item.alias.colnames) if item.alias else []
-        if item.schemaname is None and item.relname in level.withs:
-            self._seen.add(id(item))
-            relation = Relation(alias, None)
-            relation.take(level.withs[item.relname].renamed(names))
-            return relation
-        relation = self._named_table(item, level.tenants, problems)
-        if names:
-            problems.append(self._problem(item, f"{item.relname} AS {alias}(...): leave its columns' names"))
-        return relation
-
-    def _named_table(
-        self, item: Any, tenants: list[tuple[Relation, Any]], problems: list[StatementError]
-    ) -> Relation:
-        """A table by its name, never a WITH query: also what INSERT, UPDATE and DELETE change."""
-        self._seen.add(id(item))
-        alias = item.alias.aliasname if item.alias else item.relname
-        table = self._schema.table(item.relname)
-        is_system = item.schemaname in {"pg_catalog", "information_schema"}
-        if is_system or (table is None and item.relname.startswith("pg_")):
-            return Relation(alias, frozenset())
-        if table is None:
-            problems.append(self._problem(item, f"no migration makes a table {item.relname}"))
-            return Relation(alias, None)
-        relation = Relation(alias, table.columns)
-        if table.is_tenant:
-            tenants.append((relation, item))
-        return relation
-
-    def _function(self, item: Any, level: _Level, before: Scope) -> Relation:
-        """A function, XMLTABLE, JSON_TABLE: no tenant's rows, unless a function we made (see _look)."""
-        level.expressions.append((item, before))
-        alias = item.alias.aliasname if item.alias else ""
-        definitions = getattr(item, "coldeflist", None)
-        return Relation(alias, frozenset(column.colname for column in definitions) if definitions else None)
-
-    def _join(self, item: Any, level: _Level, problems: list[StatementError]) -> list[Relation]:
-        left = self._from_item(item.larg, level, problems)
-        right = self._from_item(item.rarg, level, problems)
-        relations = left + right
-        place = item.larg if isinstance(item.larg, ast.RangeVar) else item.rarg
-        if item.isNatural:
-            problems.append(self._problem(place, "NATURAL JOIN changes with each new column: write ON"))
-        if item.alias:
-            problems.append(self._problem(place, "a join with an alias hides its tables: drop the alias"))
-        # Which side ON restricts: an outer join keeps every row of its other side.
-        binds = {
-            JoinType.JOIN_INNER: relations,
-            JoinType.JOIN_LEFT: right,
-            JoinType.JOIN_RIGHT: left,
-        }.get(item.jointype, [])
-        scope = level.scope.narrowed(relations)
-        for name in texts(item.usingClause):
-            self._using(name, item.jointype, (left, right), binds, level)
-        if item.join_using_alias:
-            level.scope.relations.append(Relation(item.join_using_alias.aliasname, frozenset()))
-        if item.quals:
-            level.assume(item.quals, scope, binds)
-            level.expressions.append((item.quals, scope))
-        return relations
-
-    def _using(self, name: str, kind: JoinType, sides: Sides, binds: list[Relation], level: _Level) -> None:
-        found = [level.scope.narrowed(side).candidates(name) for side in sides]
-        if not all(columns and len(columns) == 1 for columns in found):
-            level.scope.ambiguous.add(name)
-            return
-        [[one], [other]] = found  # type: ignore[misc]
-        level.equalities.append(Equality(one, other, level.scope, binds))
-        if kind == JoinType.JOIN_FULL:
-            level.scope.ambiguous.add(name)
-        hidden = one if kind == JoinType.JOIN_RIGHT else other
-        level.scope.merged.add((id(hidden.relation), name))
-
     # Reasons.
 
-    def _solve(self, level: _Level) -> list[StatementError]:
+    def _solve(self, level: Level) -> list[StatementError]:
         """Bind what there is reason to bind, until nothing is added; then say what is left unbound."""
         changed = True
         while changed:
@@ -298,7 +179,7 @@ class _Proof:
         for expression, scope in level.expressions:
             self._look(problems, [expression], scope, level.withs)
         return problems + [
-            self._problem(item, _unbound_message(item, relation))
+            self._statement.error(item, _unbound_message(item, relation))
             for relation, item in level.tenants
             if TENANT_COLUMN not in relation.bound
         ]
@@ -350,7 +231,7 @@ class _Proof:
     def _call(self, call: Any, scope: Scope, withs: Withs) -> list[StatementError]:
         name = function_name(call.funcname)
         if _OPAQUE_FUNCTIONS.fullmatch(name):
-            return [self._problem(call, f"what {name} reads cannot be proven")]
+            return [self._statement.error(call, f"what {name} reads cannot be proven")]
         if not self._schema.may_read_tables(name):
             return []
         arguments = [
@@ -359,14 +240,16 @@ class _Proof:
         ]
         if any(self._is_bound(argument, scope, withs) for argument in arguments):
             return []
-        return [self._problem(call, f"{name} is called without its store: pass it %({TENANT_COLUMN})s")]
+        return [
+            self._statement.error(call, f"{name} is called without its store: pass it %({TENANT_COLUMN})s")
+        ]
 
     def _attribute(self, reference: Any) -> list[StatementError]:
         """`row.name` calls the function name(row) where the row has no such column."""
         names = texts(reference.fields if isinstance(reference, ast.ColumnRef) else reference.indirection)
         called = [name for name in names[-1:] if self._schema.may_read_tables(name)]
         return [
-            self._problem(reference, f"{name} is called as a column: call it as a function")
+            self._statement.error(reference, f"{name} is called as a column: call it as a function")
             for name in called
         ]
 
@@ -375,7 +258,7 @@ class _Proof:
     def _insert(self, node: Any, outer: Scope | None, withs: Withs) -> tuple[Outputs, list[StatementError]]:
         problems: list[StatementError] = []
         tenants: list[tuple[Relation, Any]] = []
-        target = self._named_table(node.relation, tenants, problems)
+        target = self._from.named_table(node.relation, tenants, problems)
         outputs = Outputs(())
         if node.selectStmt:
             outputs, found = self._query(node.selectStmt, outer, withs)
@@ -384,7 +267,9 @@ class _Proof:
             names = [column.name for column in node.cols or ()]
             if TENANT_COLUMN not in names or not outputs.is_bound(names.index(TENANT_COLUMN)):
                 message = f"INSERT INTO {node.relation.relname} must list {TENANT_COLUMN} among its columns"
-                problems.append(self._problem(node.relation, f"{message}, and give it %({TENANT_COLUMN})s"))
+                problems.append(
+                    self._statement.error(node.relation, f"{message}, and give it %({TENANT_COLUMN})s")
+                )
             target.bound.add(TENANT_COLUMN)
         if node.onConflictClause:
             problems += self._conflict(node.onConflictClause, node.relation, target, outer, withs)
@@ -404,17 +289,19 @@ class _Proof:
         elements = clause.infer.indexElems or () if clause.infer else ()
         if not any(element.name == TENANT_COLUMN for element in elements):
             message = f"ON CONFLICT may meet another store's row of {table.relname}"
-            problems.append(self._problem(clause, f"{message}: name an index that has {TENANT_COLUMN}"))
+            problems.append(
+                self._statement.error(clause, f"{message}: name an index that has {TENANT_COLUMN}")
+            )
         return problems + self._set_store(clause.targetList, scope, withs)
 
     def _change(self, node: Any, outer: Scope | None, withs: Withs) -> tuple[Outputs, list[StatementError]]:
         """UPDATE and DELETE."""
         is_update = isinstance(node, ast.UpdateStmt)
-        level = _Level(Scope([], outer), withs)
+        level = Level(Scope([], outer), withs)
         problems: list[StatementError] = []
         for item in (node.fromClause if is_update else node.usingClause) or ():
-            self._from_item(item, level, problems)
-        target = self._named_table(node.relation, level.tenants, problems)
+            self._from.read(item, level, problems)
+        target = self._from.named_table(node.relation, level.tenants, problems)
         level.scope.relations.append(target)  # last: a LATERAL item does not see it
         level.assume(node.whereClause, level.scope, level.scope.relations)
         problems += self._solve(level)
@@ -429,7 +316,7 @@ class _Proof:
     def _set_store(self, targets: Any, scope: Scope, withs: Withs) -> list[StatementError]:
         message = f"SET {TENANT_COLUMN} would give the row to another store: leave it out"
         return [
-            self._problem(target, message)
+            self._statement.error(target, message)
             for target in targets or ()
             if target.name == TENANT_COLUMN and not self._is_bound(target.val, scope, withs)
         ]
