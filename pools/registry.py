@@ -19,6 +19,8 @@ from pools.session import Session
 
 # For the epoch, the flags and the operator: nothing of a shop's path waits for the catalog.
 CATALOG_POOL_SIZE = 2
+# So its pool may find it later than a shard's: each attempt authenticates at the replicas too, who say no.
+CATALOG_PROBE_SECONDS = 0.5
 # The probes' patience, below a request's: a node that says nothing for so long is not healthy.
 PROBE_DEADLINE_SECONDS = 2.0
 # Distinct statements a connection keeps prepared; the service has about a hundred, psycopg's default is 100.
@@ -91,6 +93,7 @@ class PoolRegistry:
                 conninfo = self._session.to_catalog(name, target)
                 size = CATALOG_POOL_SIZE if writable else 1
                 self._catalogs[name] = pool = self._pool(name, "The catalog", lambda: conninfo, size)
+                pool.probe_seconds = CATALOG_PROBE_SECONDS
                 pool.open()
         return pool
 

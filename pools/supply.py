@@ -46,6 +46,8 @@ class Supply(ConnectionPool[ShardConnection]):
     `subject` is what a refusal names to the client; `on_refusal` is called when the pool begins to refuse.
     """
 
+    probe_seconds = PROBE_SECONDS
+
     def __init__(
         self,
         name: str,
@@ -168,9 +170,9 @@ class Supply(ConnectionPool[ShardConnection]):
             if self._closed:
                 return
             if nothing_left:
-                self._refuse(str(error), probe_in=PROBE_SECONDS)
+                self._refuse(str(error), probe_in=self.probe_seconds)
             else:
-                self._schedule_probe(PROBE_SECONDS)
+                self._schedule_probe(self.probe_seconds)
                 self._log_away(str(error))
         else:
             self._adopt(connection)
