@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from gevent import monkey
@@ -41,18 +42,20 @@ class PasswordHasher:
         self._log2_n = log2_n
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
         self._threads: ThreadPool | None = None
-        # Checked against where there is no such customer, so that the answer takes as long as a wrong password's.
-        self._nobody = hash_password(secrets.token_hex(), log2_n)
 
     def hash(self, password: str) -> str:
         """The string to keep. Raises `Unavailable` where too many wait."""
-        return self._off_the_path(lambda: hash_password(password, self._log2_n))
+        return self._off_the_path(partial(hash_password, password, self._log2_n))
 
     def verify(self, password: str, kept: str | None) -> bool:
         """Whether the password is the kept one's; as slow with nothing kept. Raises `Unavailable`."""
-        return (
-            self._off_the_path(lambda: verify_password(password, kept or self._nobody)) and kept is not None
-        )
+        # Where there is no such customer a hash is made as well, so that the answer takes as long.
+        work = partial(verify_password, password, kept) if kept else partial(self._hash_for_nobody, password)
+        return self._off_the_path(work)
+
+    def _hash_for_nobody(self, password: str) -> bool:
+        hash_password(password, self._log2_n)
+        return False
 
     def _off_the_path(self, work: Callable[[], T]) -> T:
         if not monkey.is_module_patched("threading"):
