@@ -2,7 +2,7 @@
 -- The tenant tables of one shard. Every key begins with store_id, so that a store's rows lie together, can be moved by
 -- logical replication with a row filter, and could be handed to Citus as they are.
 
--- Makes (store_id, text) one GIN index, so that a search reads one store's entries only.
+-- Lets one GIN index hold store_id beside the text, so that a search meets both: the store's rows and the pieces'.
 CREATE EXTENSION IF NOT EXISTS btree_gin;
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 

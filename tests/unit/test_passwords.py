@@ -45,7 +45,7 @@ import gevent
 from errors import Unavailable
 from operations.passwords import MAX_WAITING, PasswordHasher
 
-hasher = PasswordHasher(12)
+hasher = PasswordHasher(11)
 kept = hasher.hash("password")
 turns = 0
 
