@@ -26,7 +26,7 @@ _PROBE = "import pip, sys; sys.exit(sys.version_info < (3, 11))"
 def main(names: list[str]) -> int:
     try:
         # Two copies with different VAR may be started from one folder at the same moment.
-        with open(ROOT / ".venv.lock", "w") as lock:
+        with open(ROOT / "requirements" / names[0]) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _make_venv()
             for name in names:

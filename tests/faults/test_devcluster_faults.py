@@ -212,6 +212,8 @@ def test_frozen_servers_are_stopped_too(place: Place) -> None:
             os.kill(place.pid(name), signal.SIGSTOP)
         assert place.run("down").returncode == 0
         assert place.running() == []
+    for name in ("shard-0-a", "shard-0-b"):
+        assert "database system is shut down" in place.layout.log(name).read_text().splitlines()[-1]
 
 
 def test_a_killed_server_is_reported_stays_down_and_starts_when_asked(place: Place) -> None:
@@ -269,8 +271,9 @@ def test_a_replica_whose_wal_is_gone_is_copied_anew(place: Place) -> None:
             lost = connection.execute("SELECT wal_status FROM pg_replication_slots").fetchone()
             assert lost == ("lost",)
             connection.execute("ALTER SYSTEM RESET ALL")
+            connection.execute("INSERT INTO public.written VALUES (2)")
     with place.up():
-        assert place.read("shard-0-b") == [1]
+        wait_until(lambda: place.read("shard-0-b") == [1, 2])
 
 
 def test_what_is_secret_is_readable_by_its_owner_alone(place: Place) -> None:

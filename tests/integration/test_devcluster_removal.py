@@ -90,8 +90,22 @@ def test_clean_refuses_a_folder_that_is_no_clusters(tmp_path: Path, entry: str |
     assert everything_in(tmp_path) == before
 
 
-@pytest.mark.parametrize("folder", [removal.ROOT, *removal.ROOT.parents, Path.home(), Path(), Path("var")])
-def test_a_folder_that_holds_more_than_a_cluster_cannot_be_removed(folder: Path) -> None:
+@pytest.mark.parametrize("folder", ["around/repository", "around", "home"])
+def test_clean_refuses_this_repository_what_holds_it_and_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Even where it looks like a cluster's data folder, as after a start with such a VAR."""
+    monkeypatch.setattr(removal, "ROOT", tmp_path / "around" / "repository")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    var = data_folder(tmp_path / folder)
+    before = everything_in(tmp_path)
+    with pytest.raises(ClusterError, match="holds more than a cluster's data"):
+        clean(layout(var))
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("folder", [Path(), Path("var"), Path("/var/../var")])
+def test_clean_refuses_a_path_that_is_not_plain_and_absolute(folder: Path) -> None:
     with pytest.raises(ClusterError, match="nothing was deleted"):
         removal.check_removable(folder)
 
