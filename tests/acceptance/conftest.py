@@ -16,12 +16,14 @@ QUICK_SCRYPT_LOG2_N = 8
 
 @pytest.fixture(scope="session")
 def market(cluster: Cluster) -> Iterator[Service]:
-    """The running service. It has stores of other tests in it, on both shards."""
+    """The running service. It has stores of other tests in it, on both shards. Whatever they ask, it never breaks."""
     with (
         fresh_databases(cluster, scrypt_log2_n=QUICK_SCRYPT_LOG2_N) as databases,
         serving(databases.settings) as running,
     ):
         yield running
+        broken = [line for line in running.log.read_text().splitlines() if "Traceback" in line]
+        assert not broken, "\n".join(broken)
 
 
 @pytest.fixture(scope="module")

@@ -57,10 +57,10 @@ def test_every_replica_says_how_far_behind_it_is(market: Service) -> None:
 
 
 def test_the_pool_of_a_primary_that_answers_has_connections(market: Service) -> None:
-    shop = Shop.create(market)
-    shop.product()
-    pools = [node["pool"]["size"] for node in nodes_of(topology(market)) if node["role"] == "primary"]
-    assert all(size > 0 for size in pools)
+    def sizes() -> list[int]:
+        return [node["pool"]["size"] for node in nodes_of(topology(market)) if node["role"] == "primary"]
+
+    eventually(lambda: len(sizes()) == 2 and all(size > 0 for size in sizes()))
 
 
 def test_stores_are_counted_where_they_live(market: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -125,6 +126,18 @@ def test_a_cart_has_100_lines_at_most(market: Service) -> None:
     answer = shopper.put(f"/cart/items/{products[100]['id']}", json={"quantity": 1})
     assert refused(answer, 400)["errors"]
     assert len(shop.put_in_cart(shopper, products[0], 7)["items"]) == 100
+
+
+def test_lines_put_in_at_once_are_all_there(market: Service) -> None:
+    shop = Shop.create(market)
+    shopper = shop.guest()
+    products = [shop.product() for _ in range(8)]
+    callers = [shopper.afresh() for _ in products]
+    with ThreadPoolExecutor(len(callers)) as threads:
+        list(threads.map(shop.put_in_cart, callers, products, range(1, 9)))
+    assert lines(ok(shopper.get("/cart"))) == {
+        product["id"]: quantity for quantity, product in enumerate(products, start=1)
+    }
 
 
 def test_checking_out_empties_the_cart(shop: Shop, products: list[Json]) -> None:

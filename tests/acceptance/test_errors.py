@@ -340,6 +340,41 @@ def test_a_request_that_is_no_http_gets_a_problem_too(market: Service, head: byt
     assert {"type", "title", "detail", "instance"} <= problem.keys()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Host: ",
+        b"Host: a b",
+        b"Host: [::1",
+        b"Host: " + b"x" * 300,
+        b"Host: h:p:1",
+        b"Cookie: ;;;=;a",
+        b"Cookie: \xff\xfe=\xff",
+        b'Cookie: Consistency-Token="\\"',
+        b"Authorization: \xff",
+        b"Range: bytes=0-1",
+        b"Accept: \xff;q=x",
+        b"Accept-Encoding: ;q=",
+        b"X-Forwarded-For: '",
+        b"X-Request-Id: a\r\nX-Request-Id: b",
+        b'If-None-Match: ",\xff',
+        b"Content-Type: \xff",
+        b"Expect: nothing",
+    ],
+)
+def test_an_odd_header_breaks_nothing(shop: Shop, line: bytes) -> None:
+    address = urlsplit(shop.service.base_url)
+    request = f"GET {shop.path}/products?limit=1 HTTP/1.1\r\nConnection: close\r\n".encode()
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(request + line + b"\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        body = answer.read()
+    assert answer.status in (200, 400, 417)
+    assert answer.headers["X-Request-Id"]
+    assert answer.status == 200 or json.loads(body)["status"] == answer.status
+
+
 @pytest.mark.parametrize("chunks", [b"zz\r\n", b"5\r\nab", b"-1\r\n\r\n", b"fffffffffffffffff\r\n"])
 def test_a_body_in_malformed_chunks_is_refused(shop: Shop, chunks: bytes) -> None:
     address = urlsplit(shop.service.base_url)

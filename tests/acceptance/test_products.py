@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -285,14 +286,36 @@ def test_if_match_never_takes_a_weak_or_unquoted_tag(shop: Shop, mug: Json) -> N
     assert ok(shop.anyone.get(path)) == mug
 
 
-def test_of_two_changes_to_one_version_one_is_refused(shop: Shop) -> None:
-    product = shop.product()
-    path = f"/products/{product['id']}"
+def test_of_many_changes_to_one_version_one_goes_through(shop: Shop) -> None:
+    path = f"/products/{shop.product()['id']}"
     tag = shop.anyone.get(path).headers["ETag"]
-    answers = [
-        shop.merchant.patch(path, json={"price": price}, headers={"If-Match": tag}) for price in (1, 2)
+    callers = [shop.merchant.afresh() for _ in range(8)]
+
+    def change(price: int) -> int:
+        answer = callers[price].patch(path, json={"price": price}, headers={"If-Match": tag})
+        return answer.status_code
+
+    with ThreadPoolExecutor(len(callers)) as threads:
+        statuses = list(threads.map(change, range(len(callers))))
+    assert sorted(statuses) == [200] + [412] * 7
+    assert ok(shop.anyone.get(path))["price"] == statuses.index(200)
+
+
+def test_changes_of_different_fields_at_once_all_count(shop: Shop) -> None:
+    path = f"/products/{shop.product()['id']}"
+    changes: list[Json] = [
+        {"title": "New"},
+        {"description": "New"},
+        {"price": 7},
+        {"stock": 7},
+        {"attributes": {"new": True}},
     ]
-    assert [answer.status_code for answer in answers] == [200, 412]
+    callers = [shop.merchant.afresh() for _ in changes]
+    with ThreadPoolExecutor(len(callers)) as threads:
+        list(threads.map(lambda caller, change: ok(caller.patch(path, json=change)), callers, changes))
+    product = ok(shop.anyone.get(path))
+    assert all(change.items() <= product.items() for change in changes)
+    assert product["version"] == 1 + len(changes)
 
 
 def test_the_first_page_has_an_etag_that_every_change_changes(market: Service) -> None:

@@ -90,6 +90,7 @@ def test_the_list_of_stores_is_gathered_from_every_shard_in_one_order(market: Se
 def test_a_further_key_works_on_every_worker_at_once(shop: Shop) -> None:
     made = ok(shop.merchant.post("/api-keys"), 201)
     assert made.keys() == {"id", "api_key"}
+    assert UUID(made["id"]).version == 7
     for _ in range(CONNECTIONS):
         ok(shop.caller(made["api_key"]).get("/customers"))
 
