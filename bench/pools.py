@@ -12,6 +12,7 @@ from gevent import monkey
 monkey.patch_all()
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import process_time
 from typing import Any
 
@@ -20,6 +21,7 @@ from psycopg_pool import ConnectionPool
 
 from config import load
 from pools import PoolRegistry, ShardConnection
+from pools.flight import flight
 
 ROUNDS = 15
 USES = 400
@@ -49,12 +51,13 @@ def read(connection: Connection) -> None:
     connection.execute("SELECT %s::int", (1,), prepare=True).fetchone()
 
 
-def write(connection: Connection) -> None:
-    """The shape of a write's flight: fence, statement, Sync, position."""
-    with connection.pipeline() as pipeline:
+def write(connection: Connection, together: Callable[[Any], AbstractContextManager[object]]) -> None:
+    """The shape of a write: begin, fence, statement, commit, position."""
+    with together(connection):
+        connection.execute("BEGIN", prepare=True)
         connection.execute("SELECT %s::int", (1,), prepare=True)
         connection.execute("SELECT %s::int", (2,), prepare=True)
-        pipeline.sync()
+        connection.execute("COMMIT", prepare=True)
         position = connection.execute("SELECT %s::int", (3,), prepare=True)
     position.fetchone()
 
@@ -70,7 +73,11 @@ def main() -> None:
     rows = [
         ("take a connection and return it", lambda: take(theirs), lambda: take(ours)),
         ("a prepared statement", lambda: read(plain), lambda: read(shard)),
-        ("a write's flight (pipeline of three)", lambda: write(plain), lambda: write(shard)),
+        (
+            "a write's five statements",
+            lambda: write(plain, psycopg.Connection.pipeline),
+            lambda: write(shard, flight),
+        ),
     ]
     print("| CPU µs | psycopg, psycopg_pool | pools/ |\n| --- | ---: | ---: |")
     for name, with_theirs, with_ours in rows:
