@@ -1,4 +1,4 @@
-"""What every answer carries: contract section 3. (ETags are in test_products.py, links in test_paging.py.)"""
+"""What every answer carries: contract section 3. (Also test_conditional_requests.py, and test_paging.py for `Link`.)"""
 
 from __future__ import annotations
 

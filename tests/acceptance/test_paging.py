@@ -87,6 +87,17 @@ def test_the_cursor_stands_in_the_link_as_well(lists: dict[str, tuple[Caller, st
     assert ok(followed)["data"] != page["data"]
 
 
+@pytest.mark.parametrize("q", ["100% a&b=c", "a+b;c", "🍵 tea", '"quoted" <b>', "#x ?y", "\\ %2B"])
+def test_the_link_asks_for_the_same_words(market: Service, q: str) -> None:
+    shop = Shop.create(market)
+    older, newer = shop.product(title=q), shop.product(description=q)
+    shop.product(title="Something else")
+    answer = shop.anyone.get("/products", params={"q": q, "limit": 1})
+    assert [product["id"] for product in ok(answer)["data"]] == [newer["id"]]
+    rest = requests.get(answer.links["next"]["url"], timeout=10)
+    assert [product["id"] for product in ok(rest)["data"]] == [older["id"]]
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_the_last_page_has_no_cursor_and_no_link(lists: dict[str, tuple[Caller, str]], name: str) -> None:
     caller, path = lists[name]
