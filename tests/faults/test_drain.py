@@ -183,22 +183,24 @@ def test_a_worker_that_psycopg_would_block_is_not_started() -> None:
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(150)) + b"\r\n", 431),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: sparkling\r\n\r\n", 400),
+        # 400 by the C parser, 501 by the one in Python, which serves where the other could not be built.
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: sparkling\r\n\r\n", (400, 501)),
         (b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nExpect: miracles\r\n\r\n", 417),
         (b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n", 500),
     ],
 )
 def test_what_never_reaches_the_application_is_refused_as_every_error_is(
-    served: Served, request_bytes: bytes, status: int
+    served: Served, request_bytes: bytes, status: int | tuple[int, ...]
 ) -> None:
     line, fields, body = served.raw(request_bytes)
     problem = json.loads(body)
 
-    assert line.startswith(b"HTTP/1.1 %d " % status)
+    answered = int(line.split()[1])
+    assert answered in (status if isinstance(status, tuple) else (status,))
     assert fields["Content-Type"] == "application/problem+json"
     assert fields["X-Request-Id"]
-    assert problem["status"] == status
+    assert problem["status"] == answered
     assert {"type", "title", "detail", "instance"} <= problem.keys()
     assert b"secret" not in body
     assert "/" not in fields.get("Server", "")  # a name at most, no version
