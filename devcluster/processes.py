@@ -208,7 +208,9 @@ class Launcher:
             _group_signal(process.pid, signal.SIGKILL)
 
     def forget_dead(self) -> None:
-        """Remove the records of what runs no more."""
+        """Remove the records of what runs no more, and reap it where it is this process's child."""
+        for child in self._children.values():
+            child.poll()  # one that was killed and started again has no record of its own left
         for process in self.recorded():
             if not self.alive(process):
                 (self.records / f"{process.name}.json").unlink(missing_ok=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+import psutil
 import psycopg
 import pytest
 
-from tests.cluster_fixtures import Databases
+from devcluster.processes import start_mark
+from tests.cluster_fixtures import Databases, running_cluster
 
 
 def test_each_module_gets_databases_of_its_own_on_every_shard(databases: Databases) -> None:
@@ -33,7 +38,9 @@ def test_the_service_may_change_rows_and_not_the_schema(databases: Databases) ->
 def test_every_commit_waits_for_one_of_two_replicas(databases: Databases) -> None:
     for shard in databases.cluster.topology.shard_names:
         with psycopg.connect(databases.dsn(shard)) as connection:
-            rows = connection.execute("SELECT application_name, sync_state FROM pg_stat_replication ORDER BY 1")
+            rows = connection.execute(
+                "SELECT application_name, sync_state FROM pg_stat_replication ORDER BY 1"
+            )
             assert rows.fetchall() == [(f"{shard}-b", "quorum"), (f"{shard}-c", "quorum")]
 
 
@@ -53,3 +60,13 @@ def test_no_password_can_be_read_by_the_service(databases: Databases) -> None:
             statements = connection.execute("SELECT query FROM pg_stat_statements").fetchall()
         readable = "\n".join(str(text) for (text,) in settings + statements)
         assert not [password for password in secret if password in readable]
+
+
+def test_a_server_that_was_killed_and_started_again_leaves_no_zombie() -> None:
+    with running_cluster(shards=1, replicas=0, locks=0) as cluster:
+        (first,) = (process.pid for process in cluster.launcher.recorded() if process.kind == "redis")
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+        assert start_mark(first) is None
+        cluster.start_server("redis")
+    assert not psutil.pid_exists(first)
