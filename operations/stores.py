@@ -12,7 +12,7 @@ import psycopg
 
 import ids
 import sql
-from errors import NodeUnavailable, NotFound, StatementDeadline
+from errors import NodeUnavailable, NotFound, StatementDeadline, Unavailable
 from operations.credentials import Credentials
 from operations.pages import Cursors, Page
 from routing.catalog import Catalog, Snapshot
@@ -25,6 +25,9 @@ CREATE_STORE = sql.query("create_store")
 LIST_STORES = sql.query("list_stores")
 CREATE_API_KEY = sql.query("create_api_key")
 REVOKE_API_KEY = sql.query("revoke_api_key")
+
+# Each but the last waits up to a second for a newer map: more changes than that in a row are not worth a client's wait.
+MAP_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +73,23 @@ def create_store(
 def _map_held_still(catalog: Catalog, maps: MapCache) -> Iterator[Snapshot]:
     """The map, which nobody changes meanwhile: a store made by an old map would be looked for elsewhere.
 
-    Where the catalog is away nobody can change it either, and the map in memory serves.
+    Where the catalog is away nobody can change it either, and the map in memory serves. Raises `Unavailable` where
+    this worker does not get hold of the newest map.
     """
-    with ExitStack() as stack:
-        try:
-            epoch = stack.enter_context(catalog.placement_lock())
-        except (NodeUnavailable, StatementDeadline, psycopg.OperationalError):
+    for _ in range(MAP_ATTEMPTS):
+        with ExitStack() as stack:
+            try:
+                epoch = stack.enter_context(catalog.placement_lock())
+            except (NodeUnavailable, StatementDeadline, psycopg.OperationalError):
+                epoch = 0
             snapshot = maps.current()
-        else:
-            snapshot = maps.current()
-            if snapshot.map.epoch < epoch:
-                snapshot = maps.refresh(snapshot.map.epoch)
-        yield snapshot
+            if snapshot.map.epoch >= epoch:
+                yield snapshot
+                return
+        # Not under the lock: the look at the catalog takes a connection to it, and those who hold the lock may have
+        # taken them all.
+        maps.refresh(snapshot.map.epoch)
+    raise Unavailable("The shard map is being changed.", retry_after_seconds=1)
 
 
 def read_store(router: Router, scope: Scope, store_id: UUID) -> str:
