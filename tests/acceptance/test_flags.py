@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.cluster_fixtures import Service
+from devcluster.cluster import Cluster
+from tests.cluster_fixtures import Service, fresh_databases, serving
 from tests.shop import Caller, Shop, eventually, ok, operator, refused
 
 FLAGS = ("sharding", "read_replicas", "redis_cache", "rate_limit", "distributed_locks")
@@ -129,3 +131,20 @@ def test_a_layer_that_is_not_built_cannot_be_switched_on(service: Service) -> No
         problem = refused(asked.put(f"/v1/admin/flags/{name}", json={"enabled": True}), 409)
         assert name in problem["detail"]
         assert ok(asked.get("/v1/admin/flags"))[name] is False
+
+
+def test_no_store_is_lost_that_is_made_while_sharding_is_turned(cluster: Cluster) -> None:
+    """Each was acknowledged, so each is found, by every worker, wherever the map of that moment put it."""
+    with fresh_databases(cluster) as databases, serving(databases.settings) as service:
+        asked = operator(service)
+        for enabled in (False, True):
+            with ThreadPoolExecutor(12) as threads:
+                turned = threads.submit(asked.put, "/v1/admin/flags/sharding", json={"enabled": enabled})
+                made = list(threads.map(lambda _: Shop.create(service), range(40)))
+            # Turning it off comes too late where a store was made on the other shard before.
+            assert turned.result().status_code == 200 or not enabled
+            for shop in made:
+                route = ok(asked.afresh().get(f"/v1/admin/stores/{shop.id}/route"))
+                answer = shop.merchant.get("/customers")
+                assert ok(answer)["data"] == []
+                assert answer.headers["X-Served-By"].startswith(route["shard"])
