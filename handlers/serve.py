@@ -147,6 +147,9 @@ def _tell(scope: Scope, response: Response) -> None:
     """What the request met on its way: which node, how long, and up to where it wrote."""
     headers = response.headers
     headers["X-Served-By"] = ", ".join(scope.served_by) or "cache"
+    # A copy that a browser kept may be older than the client's own write: what has an ETag it asks about each time
+    # (RFC 9111 section 5.2.2.4), the rest, keys and tokens among it, it does not keep.
+    headers["Cache-Control"] = "no-cache" if "ETag" in headers else "no-store"
     if scope.seconds:
         headers["Server-Timing"] = ", ".join(
             f"{name};dur={seconds * 1000:.2f}" for name, seconds in scope.seconds.items()

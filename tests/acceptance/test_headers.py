@@ -166,6 +166,25 @@ def test_a_forged_token_is_passed_over(market: Service, shop: Shop, mug: Json) -
             assert len(positions(market, answer.headers[TOKEN])) == 1
 
 
+def test_no_cache_on_the_way_answers_with_what_is_older_than_the_clients_write(shop: Shop, mug: Json) -> None:
+    product = f"/products/{mug['id']}"
+    tag = shop.anyone.get(product).headers["ETag"]
+    for answer in (
+        shop.anyone.get(product),
+        shop.anyone.get(product, headers={"If-None-Match": tag}),
+        shop.anyone.get("/products"),
+    ):
+        assert answer.headers["Cache-Control"] == "no-cache"
+    for answer in (
+        shop.anyone.get(),
+        shop.anyone.get(f"/products/{NOT_THERE}"),
+        shop.anyone.post("/sessions", json={}),
+        shop.merchant.post("/api-keys"),
+        shop.guest().get("/cart"),
+    ):
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
 # X-Served-By, X-Cache, Server-Timing
 
 
