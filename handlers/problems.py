@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from urllib.parse import quote
 
 import msgspec
 from flask import Flask, Response, request
@@ -31,7 +32,7 @@ def problem(
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": quote(request.path),
         **members,
     }
     return Response(msgspec.json.encode(document), status, content_type=CONTENT_TYPE)

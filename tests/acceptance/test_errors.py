@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -287,6 +288,12 @@ def test_head_answers_as_get_does_without_a_body(shop: Shop) -> None:
 def test_a_problem_says_which_request_it_is_about(shop: Shop) -> None:
     path = "/products/01900000-0000-7000-8000-000000000000"
     assert refused(shop.anyone.get(path + "?a=b"), 404)["instance"] == shop.path + path
+
+
+@pytest.mark.parametrize("path", ["/\u2603", "/%ff", "/a%20b", "/%00", '/"<x>"', "/a|b", "/%25"])
+def test_the_request_is_named_by_a_uri_reference(market: Service, path: str) -> None:
+    problem = refused(operator(market).get(path), 404)
+    assert re.fullmatch(r"(/([A-Za-z0-9._~-]|%[0-9A-F]{2})*)+", problem["instance"])
 
 
 def test_what_went_wrong_never_tells_what_is_inside(shop: Shop, market: Service) -> None:
