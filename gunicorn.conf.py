@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -249,12 +250,15 @@ def deaden(listener: Any) -> None:
     Between a worker's last accept and its close, a connection could still be made, and would be reset with
     its request. A filter that drops every packet keeps the kernel from it: the client's SYN goes unanswered
     and is sent again a second later, when nobody listens. socket(7), SO_ATTACH_FILTER; one BPF instruction,
-    "ret 0".
+    "ret 0". Where the system does not let this user, or has no such filter, some microseconds stay open.
     """
     if sys.platform == "linux":
         program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
         attach = struct.pack("HP", 1, ctypes.addressof(program))
-        listener.setsockopt(socket.SOL_SOCKET, 26, attach)  # SO_ATTACH_FILTER, not named in Python's socket
+        with suppress(OSError):
+            listener.setsockopt(
+                socket.SOL_SOCKET, 26, attach
+            )  # SO_ATTACH_FILTER; Python's socket has no name for it
 
 
 def when_ready(server: Any) -> None:

@@ -52,7 +52,7 @@ turns = 0
 def count_turns():
     global turns
     while True:
-        gevent.sleep(0)
+        gevent.sleep(0.001)
         turns += 1
 
 def sign_in():
@@ -64,7 +64,7 @@ def sign_in():
 counting = gevent.spawn(count_turns)
 answers = [found.get() for found in [gevent.spawn(sign_in) for _ in range(MAX_WAITING + 10)]]
 counting.kill()
-print(answers.count(True), answers.count(2), turns > 100)
+print(answers.count(True), answers.count(2), turns > 20)
 """
 
 
