@@ -87,6 +87,22 @@ def test_the_list_of_stores_is_gathered_from_every_shard_in_one_order(market: Se
     assert times == sorted(times, reverse=True)
 
 
+def test_no_store_is_missed_or_listed_twice_while_others_are_made(market: Service) -> None:
+    asked = operator(market)
+    there = {Shop.create(market).id for _ in range(6)}
+    seen: list[str] = []
+    cursor = None
+    while cursor is not None or not seen:
+        page = ok(asked.get("/v1/stores", params={"limit": "4"} | ({"cursor": cursor} if cursor else {})))
+        seen += [store["id"] for store in page["data"]]
+        cursor = page["next_cursor"]
+        if len(seen) < 20:
+            Shop.create(market)
+    assert len(set(seen)) == len(seen)
+    assert seen == sorted(seen, reverse=True)
+    assert there <= set(seen)
+
+
 def test_a_further_key_works_on_every_worker_at_once(shop: Shop) -> None:
     made = ok(shop.merchant.post("/api-keys"), 201)
     assert made.keys() == {"id", "api_key"}
