@@ -27,15 +27,20 @@ class EphemeralUnavailable(Unavailable):
 
 
 def connect(url: str, max_connections: int = 64) -> redis.Redis:
-    """A client with a bounded pool of connections; connects when first used, so after the fork."""
-    return redis.Redis.from_url(
+    """A client with a bounded pool of connections; connects when first used, so after the fork.
+
+    Who finds all of them in use waits for one, as long as for an answer: a burst of requests is no failing server.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
         url,
+        timeout=TIMEOUT_SECONDS,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         max_connections=max_connections,
         decode_responses=True,
     )
+    return redis.Redis.from_pool(pool)
 
 
 @contextmanager
