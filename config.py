@@ -45,7 +45,7 @@ class Settings:
 
     # Pools. See docs/pools.md for the arithmetic.
     pool_size: int = 10
-    pool_max_waiting: int = 50
+    pool_max_waiting: int = 500
     pool_timeout_seconds: float = 1.0
     replica_pool_size: int = 2
     connect_timeout_seconds: int = 2
