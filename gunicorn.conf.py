@@ -250,7 +250,8 @@ def deaden(listener: Any) -> None:
     Between a worker's last accept and its close, a connection could still be made, and would be reset with
     its request. A filter that drops every packet keeps the kernel from it: the client's SYN goes unanswered
     and is sent again a second later, when nobody listens. socket(7), SO_ATTACH_FILTER; one BPF instruction,
-    "ret 0". Where the system does not let this user, or has no such filter, some microseconds stay open.
+    "ret 0". Where the system has no such filter, or not for this user (some kernels, without CAP_NET_ADMIN), a client
+    that connects in that moment is reset: it has no answer, and nothing of it was begun.
     """
     if sys.platform == "linux":
         program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
