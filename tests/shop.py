@@ -13,11 +13,14 @@ Every answer is held against `/openapi.json` (`tests/documented.py`), whatever e
 from __future__ import annotations
 
 import secrets
+import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -195,6 +198,24 @@ def refused(answer: requests.Response, status: int, kind: str | None = None) -> 
         assert problem["type"].rpartition("/")[2].rpartition("#")[2] == kind
     assert ("Retry-After" in answer.headers) <= (status in (409, 429, 503))
     return problem
+
+
+def at_once(caller: Caller, path: str, count: int) -> list[int]:
+    """The statuses of so many GETs, each on its own connection, that reach the service in one moment."""
+    address = urlsplit(caller.service.base_url)
+    request = (
+        f"GET {caller.path}{path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n"
+        f"Authorization: Bearer {caller.token}\r\n\r\n"
+    ).encode()
+    with ExitStack() as opened:
+        connections = [
+            opened.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+            for _ in range(count)
+        ]
+        for part in (request[:-1], request[-1:]):  # all but complete first, so that no worker begins early
+            for connection in connections:
+                connection.sendall(part)
+        return [int(connection.recv(4096).split(b" ", 2)[1]) for connection in connections]
 
 
 def eventually(holds: Callable[[], bool], within_seconds: float = 10.0) -> None:

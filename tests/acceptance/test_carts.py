@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from tests.cluster_fixtures import Databases, Service, free_ports, serving
-from tests.shop import Json, Shop, ok, refused
+from tests.shop import Json, Shop, at_once, ok, refused
 
 NOT_THERE = "01900000-0000-7000-8000-000000000000"
 
@@ -161,21 +158,7 @@ def test_only_a_session_has_a_cart(shop: Shop, products: list[Json], market: Ser
 
 def test_a_burst_of_shoppers_is_served_whole(shop: Shop) -> None:
     """Many more at one moment than a worker has connections to Redis."""
-    address = urlsplit(shop.service.base_url)
-    request = (
-        f"GET {shop.path}/cart HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n"
-        f"Authorization: Bearer {shop.guest().token}\r\n\r\n"
-    ).encode()
-    with ExitStack() as opened:
-        connections = [
-            opened.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
-            for _ in range(300)
-        ]
-        for part in (request[:-1], request[-1:]):  # so that all of them are asked at once
-            for connection in connections:
-                connection.sendall(part)
-        answers = [connection.recv(65_536).partition(b"\r\n")[0] for connection in connections]
-    assert set(answers) == {b"HTTP/1.1 200 OK"}
+    assert set(at_once(shop.guest(), "/cart", 300)) == {200}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests.cluster_fixtures import Service
-from tests.shop import Caller, Json, Shop, new_product, ok, refused
+from tests.shop import Caller, Json, Shop, at_once, new_product, ok, refused
 
 NOT_THERE = "01900000-0000-7000-8000-000000000000"
 KIB = 1024
@@ -177,6 +177,11 @@ def test_only_the_merchant_changes_products(shop: Shop, mug: Json, market: Servi
             refused(caller.patch(path, json={"price": 1}), status)
             refused(caller.delete(path), status)
     assert ok(shop.anyone.get(path)) == mug
+
+
+def test_a_burst_of_readers_is_served_whole(shop: Shop, mug: Json) -> None:
+    """Many more at one moment than a worker has connections to the shard."""
+    assert set(at_once(shop.anyone, "/products", 300)) == {200}
 
 
 # Changing and deleting
