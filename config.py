@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from errors import ConfigurationError
@@ -88,7 +88,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if raw is None:
             continue
         values[field.name] = _convert(name, raw, str(field.type))
-    missing = [f.name.upper() for f in fields(Settings) if f.name not in values and f.default is f.default_factory]
+    missing = [f.name.upper() for f in fields(Settings) if f.name not in values and f.default is MISSING]
     if missing:
         raise ConfigurationError(
             f"{', '.join(missing)} not set, and {var / 'settings.json'} does not say: is the cluster up (make up)?"
