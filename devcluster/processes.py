@@ -209,11 +209,13 @@ class Launcher:
 
     def forget_dead(self) -> None:
         """Remove the records of what runs no more, and reap it where it is this process's child."""
-        for child in self._children.values():
-            child.poll()  # one that was killed and started again has no record of its own left
         for process in self.recorded():
             if not self.alive(process):
                 (self.records / f"{process.name}.json").unlink(missing_ok=True)
+        # All of them: one that was killed and started again has no record of its own left.
+        for child in self._children.values():
+            if child.poll() is None and start_mark(child.pid) is None:
+                child.wait()  # it ended between the two
 
     def _signal(self, process: Process, number: int) -> None:
         if not self.alive(process):
