@@ -44,10 +44,10 @@ class Settings:
     operator_token: str = ""
 
     # Pools. See docs/pools.md for the arithmetic.
-    pool_size: int = 10
+    pool_size: int = 5
     pool_max_waiting: int = 500
     pool_timeout_seconds: float = 1.0
-    replica_pool_size: int = 2
+    replica_pool_size: int = 1
     connect_timeout_seconds: int = 2
     # A statement that takes longer is given up, by the server first and then by the client, which also covers a
     # server that is frozen and will not answer at all.
