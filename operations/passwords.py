@@ -30,7 +30,7 @@ _KEY_BYTES = 32
 _SALT_BYTES = 16
 # Twice what scrypt says it needs (128 * r * N): OpenSSL refuses a tight bound.
 _MEMORY_FACTOR = 2 * 128 * _R
-# At seven a second, who is last in this queue waits some nine seconds, which a person still sits out.
+# At six a second, who is last in this queue waits some eleven seconds, which a person still sits out.
 MAX_WAITING = 64
 _LOWEST_PRIORITY = 19
 
