@@ -21,6 +21,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -145,8 +146,11 @@ def _cpu(pid: int) -> float:
     """Of a process and all below it, those that have ended included: pgbench's backends have."""
     process = psutil.Process(pid)
     own = process.cpu_times()
-    living = sum(sum(child.cpu_times()[:2]) for child in process.children(recursive=True))
-    return float(sum(own[:4]) + living)
+    living = 0.0
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a backend that ends right now
+            living += sum(child.cpu_times()[:2])
+    return float(sum(own[:4])) + living
 
 
 def repeat(make: Callable[[], Request]) -> Iterator[Request]:
