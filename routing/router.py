@@ -198,7 +198,7 @@ class Router:
                 raise _in_doubt(shard) from error
             raise
         except _GIVEN_UP as error:
-            raise Unavailable(f"{shard} is too busy.", retry_after_seconds=1) from error
+            raise Unavailable(f"{shard} could not do this now.", retry_after_seconds=1) from error
         except psycopg.OperationalError as error:
             if writes:
                 # Also where the server says that it is shutting down: it may say so behind the COMMIT.
