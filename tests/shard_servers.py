@@ -39,7 +39,8 @@ class Servers:
         self.nodes = [Node(node.name, node.shard, HOST, node.port) for node in cluster.topology.nodes()]
 
     def settings(self, **changed: Any) -> Settings:
-        """The settings that lead a worker here, some of them changed."""
+        """The settings that lead a worker here, some of them changed. Pools are of ten, unless they say otherwise."""
+        changed = {"pool_size": 10, **changed}
         values = publish.settings_values(self.cluster) | {name.upper(): str(v) for name, v in changed.items()}
         return config.load(values | {"VAR": str(self.cluster.layout.var)})
 
