@@ -140,6 +140,7 @@ class Router:
         if snapshot.map.epoch == scope.route.epoch:
             return False
         scope.flags = snapshot.flags
+        scope.served_by = ()  # who refused has not answered
         return True
 
     def _read_once(self, scope: Scope, query: Query, parameters: Mapping[str, Any]) -> Row | None:

@@ -120,6 +120,7 @@ def test_a_write_by_a_stale_map_is_refused_and_goes_to_the_new_home(
         "pin",
         epoch,
     )
+    assert scope.served_by == (databases.cluster.primary(scope.route.shard).name,)
     assert products(databases, source, store_id) == 1
     assert products(databases, other_shard(databases, source), store_id) == 1
 
