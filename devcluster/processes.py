@@ -68,15 +68,15 @@ class Launcher:
         self.account = account
         self.records = records
         self.logs = logs
-        self._interrupted = threading.Event()
+        self._interrupted = False  # no lock: a signal's handler sets it
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def interrupt(self) -> None:
         """Give up starting: commands that run are ended, new ones refused with `Interrupted`."""
-        self._interrupted.set()
+        self._interrupted = True
 
     def check(self) -> None:
-        if self._interrupted.is_set():
+        if self._interrupted:
             raise Interrupted("stopped while starting")
 
     def command(
@@ -121,7 +121,7 @@ class Launcher:
                 return process.communicate(given, timeout=0.2)[0]
             except subprocess.TimeoutExpired:
                 given = None  # communicate() keeps what it has not written yet
-                if self._interrupted.is_set():
+                if self._interrupted:
                     process.terminate()
 
     def server(

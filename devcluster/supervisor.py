@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from devcluster import demo, publish
 from devcluster.cluster import Cluster
@@ -24,9 +24,33 @@ _WATCH_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 
 
+class StopRequest:
+    """Whether a signal asked for the end: set by a handler, waited for by the main thread, both in one thread.
+
+    Not a `threading.Event`: a handler runs between any two steps of the thread it interrupts, also while that one
+    holds the event's lock in `wait`, and `set` would then wait for it forever.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+
+    def set(self) -> None:
+        self._asked = True
+        with suppress(BlockingIOError):  # full: whoever waits is woken already
+            os.write(self._writer, b"!")
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for it, so long at most; whether it came."""
+        if not self._asked:
+            select.select([self._reader], [], [], seconds)
+        return self._asked
+
+
 def supervise(cluster: Cluster, *, serve: bool = True) -> int:
     """Start everything, keep watch, and stop everything. Returns the exit status."""
-    stopping = threading.Event()
+    stopping = StopRequest()
     with _stopped_by_signals(stopping, cluster):
         try:
             return _run(cluster, stopping, serve=serve)
@@ -47,7 +71,7 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(cluster: Cluster, stopping: threading.Event, *, serve: bool) -> int:
+def _run(cluster: Cluster, stopping: StopRequest, *, serve: bool) -> int:
     began = time.monotonic()
     cluster.start()
     http = _start_service(cluster) if serve else None
@@ -62,7 +86,7 @@ def _run(cluster: Cluster, stopping: threading.Event, *, serve: bool) -> int:
 
 
 @contextmanager
-def _stopped_by_signals(stopping: threading.Event, cluster: Cluster) -> Iterator[None]:
+def _stopped_by_signals(stopping: StopRequest, cluster: Cluster) -> Iterator[None]:
     """A signal ends the run in order, and only once: a second Ctrl-C must not cut the stop short."""
 
     def handle(_number: int, _frame: object) -> None:
@@ -118,7 +142,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _watch(cluster: Cluster, http: Process | None, stopping: threading.Event) -> int:
+def _watch(cluster: Cluster, http: Process | None, stopping: StopRequest) -> int:
     """Say which server has died, once each.
 
     It stays down: whoever kills a server wants to see what then happens. The service's end is the run's.
