@@ -148,7 +148,7 @@ class IdleWait(gevent.Timeout):
 
 
 class MarketplaceWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's gevent worker, which stops quickly, loses no request, and refuses in problem+json."""
+    """gunicorn's gevent worker, which stops quickly, answers whatever it accepted, and refuses in problem+json."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -250,8 +250,8 @@ def deaden(listener: Any) -> None:
     Between a worker's last accept and its close, a connection could still be made, and would be reset with
     its request. A filter that drops every packet keeps the kernel from it: the client's SYN goes unanswered
     and is sent again a second later, when nobody listens. socket(7), SO_ATTACH_FILTER; one BPF instruction,
-    "ret 0". Where the system has no such filter, or not for this user (some kernels, without CAP_NET_ADMIN), a client
-    that connects in that moment is reset: it has no answer, and nothing of it was begun.
+    "ret 0". A handshake that is half done in that moment is still reset, and so is a client that connects then where
+    the system has no such filter, or not for this user: it has no answer, and nothing of it was begun.
     """
     if sys.platform == "linux":
         program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -226,15 +224,22 @@ def test_requests_in_flight_at_sigterm_are_answered_and_then_the_pools_are_close
     assert set(served.traced("stopped-*")) == {f"stopped-{worker}" for worker in workers}
 
 
-def test_no_request_is_lost_while_clients_keep_asking_through_a_stop(served: Served) -> None:
-    """On kept connections and on new ones: each is answered, or could not be connected in the first place."""
+def test_no_accepted_request_is_lost_while_clients_keep_asking_through_a_stop(served: Served) -> None:
+    """On kept connections and on new ones: each is answered, or was never begun.
+
+    A connection that is being made in the very moment when the last listening socket closes can be reset by the
+    kernel before any worker has seen it: that is no request that the service had. On a connection that was served
+    before, and on any other sign of a loss, there is no such excuse.
+    """
     stop, lost, answered = threading.Event(), [], []
 
     def keep_asking(reuse: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+        connection, served_before = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30), 0
         while not stop.is_set():
             try:
-                connection.connect() if connection.sock is None else None
+                if connection.sock is None:
+                    served_before = 0
+                    connection.connect()
             except ConnectionRefusedError:
                 return
             try:
@@ -242,8 +247,9 @@ def test_no_request_is_lost_while_clients_keep_asking_through_a_stop(served: Ser
                 response = connection.getresponse()
                 response.read()
                 answered.append(response.status)
+                served_before += 1
             except (OSError, http.client.HTTPException) as error:
-                lost.append(error)
+                lost.append((type(error), served_before))
                 return
             if not reuse:
                 connection.close()
@@ -257,22 +263,8 @@ def test_no_request_is_lost_while_clients_keep_asking_through_a_stop(served: Ser
     stop.set()
     for thread in threads:
         thread.join()
-    if may_filter():
-        assert not lost
-    # Elsewhere: none in the middle of an answer, only on connections that no worker had accepted.
-    assert all(isinstance(error, ConnectionResetError) for error in lost)
+    assert set(lost) <= {(ConnectionResetError, 0)}
     assert set(answered) == {200}
-
-
-def may_filter() -> bool:
-    """Whether this system lets this user filter a socket, as `deaden` in gunicorn.conf.py does."""
-    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-    with socket.socket() as probe:
-        try:
-            probe.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, ctypes.addressof(program)))
-        except OSError:
-            return False
-    return sys.platform == "linux"
 
 
 def test_a_connection_kept_alive_is_told_to_close_at_a_stop(served: Served) -> None:
