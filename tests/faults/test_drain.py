@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -264,7 +266,20 @@ def test_no_accepted_request_is_lost_while_clients_keep_asking_through_a_stop(se
     for thread in threads:
         thread.join()
     assert set(lost) <= {(ConnectionResetError, 0)}
+    if may_filter():
+        assert len(lost) <= 1  # a handshake half done; without the filter nearly every client is reset
     assert set(answered) == {200}
+
+
+def may_filter() -> bool:
+    """Whether this system lets this user filter a socket, as `deaden` in gunicorn.conf.py does."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, ctypes.addressof(program)))
+        except OSError:
+            return False
+    return sys.platform == "linux"
 
 
 def test_a_connection_kept_alive_is_told_to_close_at_a_stop(served: Served) -> None:
