@@ -78,10 +78,6 @@ class NotFound(ApiError):
     status, title = 404, "Not Found"
 
 
-class MethodNotAllowed(ApiError):
-    status, title = 405, "Method Not Allowed"
-
-
 class Conflict(ApiError):
     status, title = 409, "Conflict"
 
