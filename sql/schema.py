@@ -5,6 +5,7 @@ The tenancy proof asks which tables are a tenant's: those with a column `store_i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from errors import QueryFileError
 from sql.statement import function_name, line_at, walk
 
 TENANT_COLUMN = "store_id"
+_WORD = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Schema:
     def __init__(self) -> None:
         self._tables: dict[str, Table] = {}
         self._volatile: dict[str, bool] = {}
-        self._reading: set[str] = set()
+        # For each function what its body may name: every word of it, or None where it is only an expression.
+        self._words: dict[str, frozenset[str] | None] = {}
 
     @classmethod
     def read(cls, tenant_migrations: Path, other_migrations: Path | None = None) -> Schema:
@@ -57,8 +60,16 @@ class Schema:
         return self._tables.get(name)
 
     def may_read_tables(self, name: str) -> bool:
-        """True for a function of the migrations, unless its body is an expression over its arguments."""
-        return name in self._reading
+        """True for a function of the migrations that may read a tenant's table.
+
+        False where its body is an expression over its arguments, or names no such table, runs no SQL that it puts
+        together, and calls no function of which that is true.
+        """
+        words = self._words.get(name)
+        if words is None:
+            return False
+        tenants = any(word in words for word, table in self._tables.items() if table.is_tenant)
+        return tenants or "execute" in words or any(map(self.may_read_tables, words - {name}))
 
     def is_volatile(self, name: str) -> bool:
         """True for a function of the migrations that may write; false for one of PostgreSQL's own."""
@@ -94,20 +105,10 @@ class Schema:
             self._volatile[name] = (
                 volatility is None or volatility.sval == "volatile" or self.is_volatile(name)
             )
-            if not self._computes_only(node):
-                self._reading.add(name)
+            words = _words(node, options.get("as"))
+            earlier = self._words.get(name)
+            self._words[name] = words | earlier if words is not None and earlier is not None else words
 
-    def _computes_only(self, node: Any) -> bool:
-        """A body that is text is not read; one in standard SQL (RETURN ...) is part of the tree."""
-        if not isinstance(node.sql_body, ast.ReturnStmt):
-            return False
-        for part in walk(node.sql_body):
-            is_call = isinstance(part, ast.FuncCall)
-            if isinstance(part, ast.SelectStmt) or (
-                is_call and self.may_read_tables(function_name(part.funcname))
-            ):
-                return False
-        return True
 
     def _set(self, name: str, columns: Iterable[str] | None) -> None:
         self._tables[name] = Table(name, None if columns is None else frozenset(columns))
@@ -148,3 +149,19 @@ class Schema:
             self._set(table.name, table.columns - {node.subname} | {node.newname})
         elif node.renameType in {ObjectType.OBJECT_TABLE, ObjectType.OBJECT_VIEW}:
             self._set(node.newname, table.columns)
+
+
+def _words(function: Any, text: Any) -> frozenset[str] | None:
+    """Every name that the function's body may stand for; None for an expression that selects from nothing.
+
+    A body in standard SQL (RETURN ...) is part of the tree; of one that is text, each word counts, comments too.
+    """
+    if function.sql_body is None:
+        return frozenset(_WORD.findall(" ".join(part.sval for part in text or ()).lower()))
+    found: set[str] = set()
+    for part in walk(function.sql_body):
+        if isinstance(part, ast.FuncCall):
+            found.add(function_name(part.funcname))
+        elif isinstance(part, ast.RangeVar):
+            found.add(part.relname)
+    return frozenset(found)

@@ -20,7 +20,7 @@ WHERE s.store_id = %(store_id)s;
 -- role: replica
 -- returns: one
 -- One page of a store's customers, newest first, as list_products; customers_pkey, read backwards, serves it.
-SELECT page.documents, page.last_id, page.more
+SELECT page.documents, page.last_id, page.more, node_position()
 FROM stores AS s
 CROSS JOIN LATERAL (
     SELECT

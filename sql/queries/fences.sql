@@ -5,13 +5,17 @@
 -- here (SE001), and waits for a move that is switching the store; stores_pkey serves it.
 SELECT fence_store(%(store_id)s, %(epoch)s);
 
+-- name: enter_gate
+-- role: primary
+-- returns: one
+-- As fence_store, for a write that has no store to fence yet: refused (SE002) while another node is being promoted.
+SELECT enter_gate();
+
 -- name: read_position
 -- role: primary
 -- returns: one
--- Where the log stands and on which timeline: sent right behind a COMMIT, so that all it wrote lies before.
--- The timeline comes from the WAL file's name: after a promotion pg_control_checkpoint() still tells the old one.
-SELECT (wal.lsn - '0/0'::pg_lsn)::bigint, substr(pg_walfile_name(wal.lsn), 1, 8)
-FROM pg_current_wal_insert_lsn() AS wal (lsn);
+-- Timeline and flushed position: sent right behind a COMMIT, so that all it wrote lies before.
+SELECT wal_timeline(), (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
 
 -- name: ping
 -- role: primary

@@ -109,7 +109,8 @@ SELECT
         WHERE i.store_id = o.store_id AND i.order_id = o.id
     )) END,
     o.shopper_id,
-    EXISTS (SELECT FROM revoked_sessions AS r WHERE r.store_id = s.store_id AND r.session_id = %(session_id)s)
+    EXISTS (SELECT FROM revoked_sessions AS r WHERE r.store_id = s.store_id AND r.session_id = %(session_id)s),
+    node_position()
 FROM stores AS s
 LEFT JOIN orders AS o ON o.store_id = s.store_id AND o.id = %(order_id)s
 WHERE s.store_id = %(store_id)s;
@@ -118,7 +119,7 @@ WHERE s.store_id = %(store_id)s;
 -- role: replica
 -- returns: one
 -- One page of all orders of a store, newest first, as list_products; orders_pkey, read backwards, serves it.
-SELECT page.documents, page.last_id, page.more
+SELECT page.documents, page.last_id, page.more, node_position()
 FROM stores AS s
 CROSS JOIN LATERAL (
     SELECT
@@ -144,7 +145,7 @@ WHERE s.store_id = %(store_id)s;
 -- role: replica
 -- returns: one
 -- One page of a store's orders in one status, newest first; orders_by_status, read backwards, serves it.
-SELECT page.documents, page.last_id, page.more
+SELECT page.documents, page.last_id, page.more, node_position()
 FROM stores AS s
 CROSS JOIN LATERAL (
     SELECT
@@ -171,7 +172,8 @@ WHERE s.store_id = %(store_id)s;
 -- returns: one
 -- One page of one shopper's orders (in one status, unless null), newest first; orders_by_shopper serves it.
 SELECT page.documents, page.last_id, page.more,
-    EXISTS (SELECT FROM revoked_sessions AS r WHERE r.store_id = s.store_id AND r.session_id = %(session_id)s)
+    EXISTS (SELECT FROM revoked_sessions AS r WHERE r.store_id = s.store_id AND r.session_id = %(session_id)s),
+    node_position()
 FROM stores AS s
 CROSS JOIN LATERAL (
     SELECT

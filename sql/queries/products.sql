@@ -2,7 +2,7 @@
 -- role: replica
 -- returns: one
 -- One product's document and version; null where the store has no such product. products_pkey serves it.
-SELECT CASE WHEN p.id IS NOT NULL THEN product_document(p, s.currency) END, p.version
+SELECT CASE WHEN p.id IS NOT NULL THEN product_document(p, s.currency) END, p.version, node_position()
 FROM stores AS s
 LEFT JOIN products AS p ON p.store_id = s.store_id AND p.id = %(product_id)s
 WHERE s.store_id = %(store_id)s;
@@ -12,7 +12,7 @@ WHERE s.store_id = %(store_id)s;
 -- returns: one
 -- One page, newest first: the documents, joined by commas, then the page's last id and whether more follow.
 -- products_pkey, read backwards, serves it, however far down the page is.
-SELECT page.documents, page.last_id, page.more
+SELECT page.documents, page.last_id, page.more, node_position()
 FROM stores AS s
 CROSS JOIN LATERAL (
     SELECT
@@ -34,7 +34,7 @@ WHERE s.store_id = %(store_id)s;
 -- returns: one
 -- A page of the products in whose title or description every pattern stands; as list_products otherwise.
 -- products_search serves the longest pattern (it knows three-letter pieces), the others filter what it found.
-SELECT page.documents, page.last_id, page.more
+SELECT page.documents, page.last_id, page.more, node_position()
 FROM stores AS s
 CROSS JOIN LATERAL (
     SELECT

@@ -2,7 +2,7 @@
 -- role: replica
 -- returns: one
 -- One store's document; stores_pkey serves it.
-SELECT store_document(s) FROM stores AS s WHERE s.store_id = %(store_id)s;
+SELECT store_document(s), node_position() FROM stores AS s WHERE s.store_id = %(store_id)s;
 
 -- name: create_store
 -- role: primary
@@ -23,7 +23,7 @@ SELECT document FROM store;
 -- returns: many
 -- spans: stores
 -- One shard's part of a page of the operator's list, newest first; stores_pkey, read backwards, serves it.
-SELECT s.store_id, store_document(s)
+SELECT s.store_id, store_document(s), node_position()
 FROM stores AS s
 WHERE s.store_id < %(before)s
 ORDER BY s.store_id DESC

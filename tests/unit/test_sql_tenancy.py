@@ -23,7 +23,11 @@ CREATE VIEW cheap AS SELECT * FROM products;
 CREATE TABLE late (id uuid);
 ALTER TABLE late ADD COLUMN store_id uuid;
 CREATE TABLE child (LIKE products);
-CREATE FUNCTION fence(s uuid, epoch bigint) RETURNS void LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION fence(s uuid, epoch bigint) RETURNS void LANGUAGE sql AS 'SELECT 1 FROM stores WHERE store_id = s';
+CREATE FUNCTION log_place() RETURNS bigint LANGUAGE plpgsql STABLE AS 'BEGIN RETURN pg_last_wal_replay_lsn(); END';
+CREATE FUNCTION elsewhere() RETURNS bigint LANGUAGE sql STABLE BEGIN ATOMIC SELECT count(*) FROM products; END;
+CREATE FUNCTION by_way_of() RETURNS bigint LANGUAGE plpgsql STABLE AS 'BEGIN RETURN elsewhere(); END';
+CREATE FUNCTION put_together() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN EXECUTE ''SELECT '' || ''1''; END';
 CREATE FUNCTION document(p products) RETURNS text LANGUAGE sql STABLE RETURN p.title || '!';
 """
 
@@ -98,6 +102,7 @@ GOOD = {
         put AS (INSERT INTO keys (store_id, key) SELECT store_id, 'x' FROM gone)
         UPDATE products p SET stock = 0 FROM gone WHERE p.store_id = gone.store_id""",
     "a fence": "SELECT fence(%(store_id)s, %(epoch)s)",
+    "a function that reads no table of a store's": "SELECT log_place()",
     "a fence with named arguments": "SELECT fence(s => %(store_id)s, epoch => 1)",
     "a function over its row": "SELECT document(p) FROM products p WHERE p.store_id = %(store_id)s",
     "FOR UPDATE": "SELECT 1 FROM products p WHERE p.store_id = %(store_id)s ORDER BY p.id FOR UPDATE OF p",
@@ -250,6 +255,9 @@ BAD = {
     "TRUNCATE": "@TRUNCATE products",
     "COPY": "@COPY products TO STDOUT",
     "a function without its store": "@SELECT fence(%(id)s, 1)",
+    "a function that reads another table": "@SELECT elsewhere()",
+    "a function that calls one that does": "@SELECT by_way_of()",
+    "a function that runs what it puts together": "@SELECT put_together()",
     "a function as a row source": "SELECT 1\n@FROM fence(%(id)s, 1)",
     "a function as a column": "SELECT\n@p.fence FROM products p WHERE p.store_id = %(store_id)s",
     "a name that a function may go by": """SELECT 1 FROM stores generate_series

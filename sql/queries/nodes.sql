@@ -1,0 +1,26 @@
+-- name: sample_node
+-- role: replica
+-- returns: one
+-- Where a node stands, whatever its role: in recovery or not, its position (node_position), what it has received, the
+-- newest timeline it has heard of where its WAL receiver cannot say which it follows, and how old, in seconds, the last
+-- transaction is that it replayed. Touches no table.
+SELECT
+    pg_is_in_recovery(),
+    here.position[1],
+    here.position[2],
+    (pg_last_wal_receive_lsn() - '0/0'::pg_lsn)::bigint,
+    CASE WHEN here.position[1] = 0 THEN newest_timeline() END,
+    extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+FROM node_position() AS here (position);
+
+-- name: await_replay
+-- role: replica
+-- returns: one
+-- In front of a read on a replica that is not known to have what the reader must see; see the function.
+SELECT await_replay(%(wanted)s, %(patience_ms)s);
+
+-- name: timeline_history
+-- role: replica
+-- returns: one
+-- The positions at which the timelines before this one were left, as PostgreSQL's own file says it.
+SELECT timeline_history(%(timeline)s);
