@@ -60,6 +60,8 @@ class Settings:
     session_ttl_seconds: int = 30 * 24 * 3600
     cart_ttl_seconds: int = 7 * 24 * 3600
     idempotency_ttl_seconds: int = 48 * 3600
+    # How long a credential's position is remembered: longer than a replica that is read may lag.
+    position_ttl_seconds: int = 120
 
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14
