@@ -47,7 +47,17 @@ class Settings:
     pool_size: int = 5
     pool_max_waiting: int = 500
     pool_timeout_seconds: float = 1.0
-    replica_pool_size: int = 1
+    replica_pool_size: int = 2
+    # How old a replica may be for a reader who has written nothing: beyond either, it is not read from. What a token
+    # asks for is seen in any case.
+    replica_max_lag_bytes: int = 16 * 1024 * 1024
+    replica_max_lag_seconds: float = 10.0
+    # Reads by node, such as "shard-0-b=2,shard-0-c=0"; 1 where a node is not named.
+    replica_weights: str = ""
+    # How long a read waits on a replica for the reader's own write to arrive, before the primary is asked.
+    replica_wait_seconds: float = 0.01
+    # How often a worker asks every node where it stands.
+    replay_sample_seconds: float = 0.05
     connect_timeout_seconds: int = 2
     # A statement that takes longer is given up, by the server first and then by the client, which also covers a
     # server that is frozen and will not answer at all.

@@ -81,6 +81,22 @@ _node_up = Gauge(
 _cache_requests = Counter(
     "cache_requests_total", "Reads by what the cache did: hit, miss, bypass.", ["result"], registry=_registry
 )
+_replica_reads = Counter(
+    "replica_reads_total",
+    "Reads sent to replicas by what came of it: answered, behind (the primary was asked instead), failed.",
+    ["node", "outcome"],
+    registry=_registry,
+)
+_lost_writes = Counter(
+    "lost_writes_total",
+    "Reads whose token or credential names a write that a failover has lost.",
+    registry=_registry,
+)
+_forgotten_writes = Counter(
+    "forgotten_writes_total",
+    "Writes whose position was neither remembered for their credential nor replayed everywhere before the answer.",
+    registry=_registry,
+)
 _limiter_decisions = Counter(
     "limiter_decisions_total",
     "Requests by what the limiter decided: allowed, limited, unavailable.",
@@ -124,7 +140,6 @@ class Pools(Protocol):
     """What `refresh` looks at: the worker's pool registry."""
 
     def pools(self) -> Iterable[Pool]: ...
-    def states(self) -> Mapping[str, NodeState]: ...
 
 
 def observe_request(method: str, route: str | None, status: int, seconds: float) -> None:
@@ -151,6 +166,21 @@ def count_cache(result: str) -> None:
     _cache[result].inc()
 
 
+def count_replica_read(node: str, outcome: str) -> None:
+    """Count one read sent to a replica; `outcome` is "answered", "behind" or "failed"."""
+    _replica_reads.labels(node, outcome).inc()
+
+
+def count_lost_write() -> None:
+    """Count one read that asked for a write which no node has any more."""
+    _lost_writes.inc()
+
+
+def count_forgotten_write() -> None:
+    """Count one write that its credential alone may not find again on every replica."""
+    _forgotten_writes.inc()
+
+
 def count_limiter(decision: str) -> None:
     """Count one decision of the limiter: "allowed", "limited" or "unavailable"."""
     _limiter[decision].inc()
@@ -160,14 +190,13 @@ _pools_seen: set[str] = set()
 _nodes_seen: set[str] = set()
 
 
-def refresh(registry: Pools) -> None:
+def refresh(registry: Pools, states: Mapping[str, NodeState]) -> None:
     """Set this worker's gauges to what its pools and nodes are now. Called each second in every worker."""
     pools = {pool.name: pool.gauge() for pool in registry.pools()}
     for name, gauge in pools.items():
         _pool_connections.labels(name, "available").set(gauge.available)
         _pool_connections.labels(name, "in_use").set(max(gauge.size - gauge.available, 0))
         _pool_waiting.labels(name).set(gauge.waiting)
-    states = dict(registry.states())
     for name, state in states.items():
         lag = state.replay_lag_bytes if state.role == "replica" else None
         _replica_lag.labels(name).set(nan if lag is None else lag)

@@ -15,7 +15,7 @@ from errors import StatementDeadline
 from operations.topology import ObservedPool, pool_name
 from pools.connection import ShardConnection
 from pools.node import Node
-from pools.probe import NodeState, Role
+from pools.node import NodeState, Role
 from routing.shard_map import ShardMap
 
 # For each answer of a node; connecting to it has `connect_timeout_seconds`. A frozen node costs one of the

@@ -39,6 +39,7 @@ def connect(url: str, max_connections: int = 64) -> redis.Redis:
         retry=Retry(NoBackoff(), 0),
         max_connections=max_connections,
         decode_responses=True,
+        protocol=3,
     )
     return redis.Redis.from_pool(pool)
 
@@ -52,11 +53,16 @@ def translate_errors() -> Iterator[None]:
         raise EphemeralUnavailable("Carts are not available.", retry_after_seconds=1) from error
 
 
+def script_text(name: str) -> str:
+    """A Lua script of `ephemeral/lua/`."""
+    return (_LUA / f"{name}.lua").read_text(encoding="utf-8")
+
+
 class Script:
     """A Lua script of `ephemeral/lua/`, sent by its SHA; loaded again where the server does not know it (any more)."""
 
     def __init__(self, client: redis.Redis, name: str) -> None:
-        self._script = client.register_script((_LUA / f"{name}.lua").read_text(encoding="utf-8"))
+        self._script = client.register_script(script_text(name))
 
     def __call__(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         """Run it. Raises `EphemeralUnavailable` where the server cannot."""

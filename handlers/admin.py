@@ -48,7 +48,7 @@ def change_flag(call: Call, name: str) -> Answer:
 def read_topology(call: Call) -> Answer:
     """Read which shards and nodes there are and how they are."""
     parts = call.marketplace
-    states = parts.pools.states()
+    states = parts.replay.states()
     gauges = {pool.name: pool.gauge() for pool in parts.pools.pools()}
     stores = parts.count_stores(parts.router.shards())
     return json_answer(topology(parts.maps.current().map, states, gauges, stores))

@@ -43,7 +43,7 @@ class Ops:
         return Response(b'{"status":"ok"}', content_type="application/json")
 
     def metrics(self) -> Response:
-        metrics.refresh(self._marketplace.pools)
+        metrics.refresh(self._marketplace.pools, self._marketplace.replay.states())
         return Response(metrics.render(), content_type=metrics.CONTENT_TYPE)
 
     def openapi(self) -> AnyResponse:
@@ -88,7 +88,7 @@ class Ops:
             nonce=nonce,
             version=self._version,
             flags=snapshot.flags.as_dict(),
-            **topology(snapshot.map, here.pools.states(), {}, here.count_stores(here.router.shards())),
+            **topology(snapshot.map, here.replay.states(), {}, here.count_stores(here.router.shards())),
         )
         return _page(html, f"style-src 'nonce-{nonce}'; img-src data:")
 

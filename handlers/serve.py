@@ -22,7 +22,7 @@ from errors import Forbidden, NotFound, Unauthorized
 from handlers.bodies import BodyReader, QueryReader
 from handlers.call import Answer, Call
 from handlers.endpoint import ENDPOINTS, Endpoint
-from operations.credentials import Credential
+from operations.credentials import REMEMBERED, Credential
 from operations.marketplace import Marketplace
 from routing.scope import Scope
 from routing.token import merge
@@ -56,6 +56,7 @@ def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Respons
     def view(**path: str) -> Response:
         g.route = declared.path
         scope = g.scope = Scope(marketplace.maps.current().flags)
+        g.keep = marketplace.memory.keep
         _see_earlier_writes(scope, marketplace)
         ids: dict[str, Any] = {
             name: value if name == "name" else _uuid(value) for name, value in path.items()
@@ -111,6 +112,10 @@ def _see_earlier_writes(scope: Scope, marketplace: Marketplace) -> None:
     if header or cookie:
         decode = marketplace.tokens.decode
         scope.positions = merge(decode(cookie), decode(header))
+        scope.carries_token = bool(scope.positions)
+    bearer = request.headers.get("Authorization", "")[7:]
+    if bearer.startswith(REMEMBERED):
+        scope.credential = bearer.strip()
 
 
 def _begin() -> None:
@@ -128,6 +133,7 @@ def _finish(response: Response) -> Response:
     headers["X-Request-Id"] = g.request_id
     route = g.route or (request.url_rule.rule if request.url_rule else None)
     if scope is not None:
+        g.keep(scope)
         _tell(scope, response)
     seconds = perf_counter() - g.started
     metrics.observe_request(request.method, route, response.status_code, seconds)
@@ -154,8 +160,9 @@ def _tell(scope: Scope, response: Response) -> None:
         headers["Server-Timing"] = ", ".join(
             f"{name};dur={seconds * 1000:.2f}" for name, seconds in scope.seconds.items()
         )
-    if request.method not in ("GET", "HEAD"):
-        # On every answer to a write, also where it changed nothing: it hands on what the client had seen before.
+    if request.method not in ("GET", "HEAD") or (scope.carries_token and scope.raised):
+        # On every answer to a write, also where it changed nothing: it hands on what the client had seen before. On
+        # an answer to a read where the client keeps tokens, and has now seen more than its own says.
         token = scope.encode_positions(scope.positions)
         headers[TOKEN_HEADER] = token
         headers["Set-Cookie"] = (

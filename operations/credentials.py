@@ -36,6 +36,8 @@ REVOCATION_WINDOW_SECONDS = 60
 REMEMBERED_KEYS = 100_000
 
 _MERCHANT_PREFIX, _SESSION_PREFIX = "mk_", "st_"
+# The credentials that are as good as a consistency token: what was written with them is remembered for them.
+REMEMBERED = (_MERCHANT_PREFIX, _SESSION_PREFIX)
 _MERCHANT = struct.Struct("!16s16s32s")
 _SESSION = struct.Struct("!16s16s16sQ")
 _NO_CUSTOMER = bytes(16)

@@ -11,6 +11,8 @@ import sql
 from config import Settings
 from ephemeral.carts import Carts
 from ephemeral.client import connect
+from ephemeral.positions import RememberedPositions
+from ephemeral.round_trip import RoundTrips
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
 from operations.pages import Cursors
@@ -19,9 +21,13 @@ from pools.registry import PoolRegistry
 from routing.catalog import Catalog
 from routing.every_shard import EveryShard
 from routing.map_cache import MapCache
+from routing.memory import SessionMemory
+from routing.replay import Limits, ReplayPositions
+from routing.replica_reads import ReplicaReads
 from routing.router import Router
 from routing.scope import Scope
 from routing.token import TokenCodec
+from routing.turns import parse_weights
 
 logger = logs.get_logger("marketplace")
 
@@ -51,9 +57,32 @@ class Marketplace:
             lambda: self.pools.catalog(writable=False).connection(),
         ]
         self.maps = MapCache(sources, settings.catalog_poll_seconds)
-        self.maps.on_change(lambda snapshot: self.pools.apply(snapshot.map.nodes))
         self.catalog = Catalog(sources[0])
-        self.router = Router(self.pools, self.maps)
+        weights = parse_weights(settings.replica_weights)
+        self.replay = ReplayPositions(
+            self.pools.connect,
+            limits=Limits(settings.replica_max_lag_bytes, settings.replica_max_lag_seconds, weights),
+            interval_seconds=settings.replay_sample_seconds,
+            changed=self.pools.follow,
+        )
+        self.memory = SessionMemory(
+            RememberedPositions(
+                RoundTrips(connect(settings.redis_url)),
+                ttl_seconds=settings.position_ttl_seconds,
+                sample_floor=self._floor,
+            ),
+            self.replay,
+        )
+        for follow in (
+            lambda snapshot: self.pools.apply(snapshot.map.nodes),
+            lambda snapshot: self.replay.apply(snapshot.map.nodes),
+            self.memory.follow,
+        ):
+            self.maps.on_change(follow)
+        replica_reads = ReplicaReads(
+            self.pools, self.replay, weights=weights, wait_seconds=settings.replica_wait_seconds
+        )
+        self.router = Router(self.pools, self.maps, self.replay, replica_reads, self.memory)
         self.ping_shards = EveryShard(self.router.ping)
         self.count_stores = EveryShard(self._count_stores)
         self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
@@ -67,16 +96,24 @@ class Marketplace:
         """
         self.pools.name_worker(worker)
         self.maps.start()
+        self.replay.start()
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)
         self._every(SWEEP_SECONDS, self._housekeeping.sweep)
-        self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools))
+        self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools, self.replay.states()))
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
 
     def stop(self) -> None:
         """Close what `start` opened."""
         self._stopping.set()
         self.maps.close()
+        self.replay.stop()
         self.pools.close()
+
+    def _floor(self, moment: float) -> dict[int, tuple[int, int]] | None:
+        positions = self.replay.positions_after(moment)
+        if positions is None:
+            return None
+        return {place.system_identifier: (place.timeline, place.lsn) for place in positions.values()}
 
     def _count_stores(self, shard: str) -> int:
         count: int = self.router.on_shard(Scope(self.maps.current().flags), shard, COUNT_STORES, {})[0][0]

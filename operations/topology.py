@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pools.probe import NodeState
+from pools.node import NodeState
 from routing.shard_map import ShardMap
 
 

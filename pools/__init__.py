@@ -2,9 +2,8 @@
 
 from errors import NodeUnavailable, PoolExhausted, StatementDeadline
 from pools.connection import ShardConnection
-from pools.node import Node
+from pools.node import Node, NodeState
 from pools.pool import NodePool, PoolGauge
-from pools.probe import NodeState
 from pools.registry import PoolRegistry
 
 __all__ = [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -24,12 +27,20 @@ T = TypeVar("T")
 # Between two looks for signals while waiting without gevent (Ctrl-C in a command). psycopg's own value.
 INTERRUPT_CHECK_SECONDS = 0.1
 
+# By the WAL file's name: after a promotion pg_control_checkpoint() still tells the timeline before.
+_IDENTITY = """
+SELECT system_identifier,
+       CASE WHEN pg_is_in_recovery() THEN '0' ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
+FROM pg_control_system()
+"""
+
 
 class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
     """An autocommit connection to one node of a shard.
 
-    `node` is the name of the server it talks to and `system_identifier` the identity of that server's cluster
-    (`pg_control_system()`); both are set when the pool makes the connection. `deadline_seconds` bounds every
+    `node` is the name of the server it talks to, `system_identifier` the identity of that server's cluster
+    (`pg_control_system()`), `timeline` the one it writes, 0 on a replica; they are set when the connection is made. A
+    primary never changes its timeline. `deadline_seconds` bounds every
     single wait for the server. `phase` is for the caller: it sets `"commit"` before it sends what may commit
     a write, and finds the word again in the `StatementDeadline`; the pool sets it back to `"statement"`.
     """
@@ -37,6 +48,7 @@ class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
     node: str = ""
     subject: str = "The server"  # what an error calls it to a client
     system_identifier: int = 0
+    timeline: int = 0
     deadline_seconds: float = 5.0
     phase: str = "statement"
     overdue: bool = False  # a wait has met its deadline, and the connection is closed
@@ -85,6 +97,24 @@ class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
         except BaseException:
             self.abandon()
             raise
+
+    @property
+    def made_at(self) -> float:
+        """When it was made, by the monotonic clock; the server has run without a break since then."""
+        return self._created_at
+
+    def identify(self) -> None:
+        """Ask the server which cluster it is of, and which timeline it writes."""
+        self.system_identifier, timeline = self.execute(_IDENTITY).fetchone() or (0, "0")
+        self.timeline = int(timeline, 16)
+
+    def sever(self) -> None:
+        """End the conversation while somebody else waits for its answer: who waits is told that the server is gone.
+
+        The socket stays open until its owner closes it, so that its number is nobody else's meanwhile.
+        """
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.pgconn.socket)) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; what runs on it is not cancelled."""

@@ -1,8 +1,11 @@
-"""A PostgreSQL server as the catalog knows it: name and address. Its role is discovered."""
+"""A PostgreSQL server as the catalog knows it, name and address, and what was last found out about it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["primary", "replica", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +16,25 @@ class Node:
     shard: str
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node, as last seen; nothing is known of it until then.
+
+    `replay_lag_*` are 0 on a primary, and None where they are not known. `timeline` is 0 where a replica cannot say
+    which one it follows. `lsn` is a byte position: what a replica has replayed, what a primary has flushed; it is a
+    lower bound from `sampled_at` on, a moment of this process's monotonic clock. `received` is what a replica has of
+    the log, replayed or not.
+    """
+
+    name: str
+    role: Role = "unknown"
+    healthy: bool = False
+    replay_lag_bytes: int | None = None
+    replay_lag_seconds: float | None = None
+    system_identifier: int = 0
+    timeline: int = 0
+    lsn: int = 0
+    received: int = 0
+    sampled_at: float = float("-inf")

@@ -90,15 +90,19 @@ class NodePool(Supply):
             try:
                 connection = self._pool.popleft()
             except IndexError:
-                return self._queue(self.timeout if timeout is None else timeout)
+                connection = self._queue(self.timeout if timeout is None else timeout)
+                self._lent.add(connection)
+                return connection
             # Something to read on a connection that waits for nothing: its server has closed it.
             if not connection.poll(0):
+                self._lent.add(connection)
                 return connection
             self._discard(connection)
 
     def putconn(self, conn: ShardConnection) -> None:
         """Take a connection back in whatever state. Waits for nothing: it cannot be interrupted half way."""
         conn.phase = "statement"
+        self._lent.discard(conn)
         now = self._last_return = monotonic()
         if conn.pgconn.transaction_status != _IDLE or conn.pgconn.pipeline_status:
             self._put_unclean(conn)
@@ -173,6 +177,10 @@ class NodePool(Supply):
         """Refuse from now on, close what is free, and the rest as it comes back. Waits for own threads."""
         _open_pools.discard(self)
         super().close(timeout)
+
+    @property
+    def has_free(self) -> bool:
+        return bool(self._pool)
 
     def gauge(self) -> PoolGauge:
         return PoolGauge(size=max(0, self._live), available=len(self._pool), waiting=len(self._waiting))

@@ -1,7 +1,8 @@
 """All pools of one worker: one to each shard's primary, one to each replica, one to the catalog.
 
-Who is what is discovered: a primary's pool asks the nodes of its shard and takes the one that accepts
-writes (libpq's `target_session_attrs=read-write`); a replica's pool is open while its node is a replica.
+Who is what is discovered by whoever samples the nodes (routing/replay.py) and told here: a primary's pool leads
+to the node on the shard's newest timeline that accepts writes, a replica's is open while its node is a replica. Who
+promoted it does not matter.
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from config import Settings
 from errors import NodeUnavailable
 from pools.connection import ShardConnection
-from pools.node import Node
+from pools.node import Node, NodeState
 from pools.pool import NodePool
-from pools.probe import NodeProbe, NodeState, PrimaryHistory
 from pools.session import Session
 
 # For the epoch, the flags and the operator: nothing of a shop's path waits for the catalog.
 CATALOG_POOL_SIZE = 2
 # So its pool may find it later than a shard's: each attempt authenticates at the replicas too, who say no.
 CATALOG_PROBE_SECONDS = 0.5
-# The probes' patience, below a request's: a node that says nothing for so long is not healthy.
-PROBE_DEADLINE_SECONDS = 2.0
+# A sample's patience while it connects, below a request's.
+SAMPLE_DEADLINE_SECONDS = 2.0
 # Distinct statements a connection keeps prepared; the service has about a hundred, psycopg's default is 100.
 PREPARED_STATEMENTS = 500
 
@@ -38,8 +38,10 @@ class PoolRegistry:
         self._primaries: dict[str, NodePool] = {}
         self._replicas: dict[str, NodePool] = {}
         self._catalogs: dict[str, NodePool] = {}
-        self._probes: dict[str, NodeProbe] = {}
-        self._histories: dict[str, PrimaryHistory] = {}
+        self._states: Mapping[str, NodeState] = {}
+        # The newest timeline that each cluster is known to be on, by its system identifier.
+        self._timelines: dict[int, int] = {}
+        self._catalog_turn = 0
         self._closed = False
 
     def name_worker(self, worker: str) -> None:
@@ -53,22 +55,15 @@ class PoolRegistry:
             if self._closed or wanted == self._nodes:
                 return
             gone = [node for name, node in self._nodes.items() if wanted.get(name) != node]
-            new = [node for name, node in wanted.items() if self._nodes.get(name) != node]
             self._nodes = wanted
             shards = {node.shard for node in nodes}
             for node in gone:
-                self._probes.pop(node.name).stop()
                 self._close(self._replicas.pop(node.name, None))
             for shard in self._primaries.keys() - shards:
                 self._close(self._primaries.pop(shard))
-                del self._histories[shard]
             for shard in sorted(shards - self._primaries.keys()):
-                self._histories[shard] = PrimaryHistory()
                 self._primaries[shard] = pool = self._primary_pool(shard)
                 pool.open()
-            for node in new:
-                self._probes[node.name] = probe = self._probe(node)
-                probe.start()
 
     def primary(self, shard: str) -> NodePool:
         """The pool to whichever node of the shard accepts writes. Raises `NodeUnavailable` if unknown."""
@@ -84,76 +79,91 @@ class PoolRegistry:
         except KeyError:
             raise NodeUnavailable(f"{node} is not available.", retry_after_seconds=1) from None
 
+    def has_free(self, node: str) -> bool:
+        """Whether the pool to this replica has a connection that nobody uses."""
+        pool = self._replicas.get(node)
+        return pool is not None and pool.has_free
+
     def catalog(self, *, writable: bool = True) -> NodePool:
         """The pool to the catalog's primary, or (to read while that is away) to any node that has it."""
         name, target = ("catalog", "read-write") if writable else ("catalog-any", "any")
         with self._lock:
             pool = self._catalogs.get(name)
             if pool is None:
-                conninfo = self._session.to_catalog(name, target)
+                session = self._session
                 size = CATALOG_POOL_SIZE if writable else 1
-                self._catalogs[name] = pool = self._pool(name, "The catalog", lambda: conninfo, size)
+                self._catalogs[name] = pool = self._pool(
+                    name, "The catalog", lambda: session.to_catalog(name, target, self._catalog_turn), size
+                )
                 pool.probe_seconds = CATALOG_PROBE_SECONDS
                 pool.open()
         return pool
-
-    def states(self) -> Mapping[str, NodeState]:
-        """Every node's state by its name, as last sampled; a fresh dictionary."""
-        return {name: probe.state for name, probe in list(self._probes.items())}
 
     def pools(self) -> Iterable[NodePool]:
         """All that are open, in no particular order; a fresh list."""
         return [*self._primaries.values(), *self._replicas.values(), *self._catalogs.values()]
 
     def close(self) -> None:
-        """Close every pool and stop the probes. Connections given out are closed as they come back."""
+        """Close every pool. Connections given out are closed as they come back."""
         with self._lock:
             self._closed = True
             pools = list(self.pools())
-            for probe in self._probes.values():
-                probe.stop()
-            self._primaries, self._replicas, self._catalogs, self._probes = {}, {}, {}, {}
+            self._primaries, self._replicas, self._catalogs = {}, {}, {}
         for pool in pools:
             pool.close()
 
-    # What the probes find out.
+    # Following what the nodes are.
 
-    def _probe(self, node: Node) -> NodeProbe:
-        return NodeProbe(
-            node,
-            connect=self._connect_probe,
-            history=self._histories[node.shard],
-            urgent=lambda: self._primary_of(node.shard) is None,
-            changed=self._state_changed,
-        )
-
-    def _connect_probe(self, node: Node) -> ShardConnection:
-        conninfo = self._session.to_nodes([node], f"probe-{node.name}", "any")
+    def connect(self, node: Node) -> ShardConnection:
+        """A connection to one node, whatever its role, apart from the pools: for sampling it."""
+        conninfo = self._session.to_nodes([node], f"sample-{node.name}", "any")
         connection = ShardConnection.connect(conninfo, autocommit=True)
-        connection.node, connection.subject = node.name, node.name
-        connection.deadline_seconds = PROBE_DEADLINE_SECONDS
+        connection.node = connection.subject = node.name
+        connection.deadline_seconds = SAMPLE_DEADLINE_SECONDS
+        connection.identify()
         return connection
 
-    def _primary_of(self, shard: str) -> str | None:
-        """The shard's one healthy primary, as the probes saw it; None where there is none or two."""
-        probes = [probe for probe in list(self._probes.values()) if probe.node.shard == shard]
-        found = [probe.node.name for probe in probes if probe.state.healthy and probe.state.role == "primary"]
-        return found[0] if len(found) == 1 else None
+    def follow(self, states: Mapping[str, NodeState]) -> None:
+        """What the nodes were found to be, by name: open, close and move pools accordingly.
 
-    def _state_changed(self, node: Node, state: NodeState) -> None:
-        """Follow a node's role: its own pool is open while it is a replica; the primary's moves to it."""
+        Of one shard at most one node is a primary; one that is `unknown` does not answer, or was primary before.
+        """
         with self._lock:
-            if self._closed or self._nodes.get(node.name) != node:
+            before, self._states = self._states, states
+            if self._closed:
                 return
-            if state.role == "replica" and node.name not in self._replicas:
-                self._replicas[node.name] = replica = self._replica_pool(node)
-                replica.open()
-            elif state.role == "primary":
-                self._close(self._replicas.pop(node.name, None))
-                primary = self._primaries[node.shard]
-                if primary.node not in ("", node.name) and self._primary_of(node.shard) == node.name:
-                    # It still talks to the primary before this one, and would for as long as that one lives.
-                    primary.drain()
+            for node in self._nodes.values():
+                state, earlier = states.get(node.name), before.get(node.name)
+                if state is not None and (earlier is None or earlier.role != state.role):
+                    self._follow(node, state, earlier)
+                if state is not None and state.role == "primary":
+                    self.saw_timeline(state.system_identifier, state.timeline)
+
+    def saw_timeline(self, system_identifier: int, timeline: int) -> None:
+        """A cluster is known to have reached this timeline: whoever writes an older one is not its primary."""
+        with self._lock:
+            if timeline <= self._timelines.get(system_identifier, 0):
+                return
+            self._timelines[system_identifier] = timeline
+            # One of these may still talk to the primary before this one, for as long as that one lives.
+            for pool in [*self._primaries.values(), *self._catalogs.values()]:
+                pool.sever(
+                    lambda connection: (
+                        connection.system_identifier == system_identifier
+                        and 0 < connection.timeline < timeline
+                    )
+                )
+
+    def _follow(self, node: Node, state: NodeState, earlier: NodeState | None) -> None:
+        pool = self._replicas.get(node.name)
+        if state.role == "primary":
+            self._close(self._replicas.pop(node.name, None))
+        elif state.role == "replica" and pool is None:
+            self._replicas[node.name] = pool = self._replica_pool(node)
+            pool.open()
+        elif state.role == "unknown" and pool is not None and earlier is not None:
+            # It does not answer any more: whoever waits for it is better told now than at the deadline.
+            pool.give_up("it does not answer")
 
     @staticmethod
     def _close(pool: NodePool | None) -> None:
@@ -172,20 +182,15 @@ class PoolRegistry:
                 raise NodeUnavailable(f"{shard} has no primary now.", retry_after_seconds=1)
             return self._session.to_nodes(candidates, name, "read-write")
 
-        def look_again() -> None:
-            for probe in list(self._probes.values()):
-                if probe.node.shard == shard:
-                    probe.wake()
-
-        return self._pool(name, shard, conninfo, self._settings.pool_size, look_again)
+        return self._pool(name, shard, conninfo, self._settings.pool_size)
 
     def _candidates(self, shard: str) -> list[Node]:
         """Whom a primary's pool asks, in this order: who was last seen as primary, then who is unknown.
 
         A replica would say no, after a whole authentication, twenty times a second from every worker. That one of
-        them has become the primary is the probes' to see, which look ten times a second where there is none.
+        them has become the primary is seen as often by who samples them.
         """
-        roles = {name: state.role for name, state in self.states().items()}
+        roles = {name: state.role for name, state in self._states.items()}
         nodes = [node for node in self._nodes.values() if node.shard == shard]
         candidates = [node for node in nodes if roles.get(node.name) != "replica"]
         return sorted(candidates, key=lambda node: (roles.get(node.name) != "primary", node.name))
@@ -200,7 +205,6 @@ class PoolRegistry:
         subject: str,
         conninfo: Callable[[], str],
         size: int,
-        on_refusal: Callable[[], None] = lambda: None,
     ) -> NodePool:
         return NodePool(
             name,
@@ -211,7 +215,6 @@ class PoolRegistry:
             size=size,
             max_waiting=self._settings.pool_max_waiting,
             timeout_seconds=self._settings.pool_timeout_seconds,
-            on_refusal=on_refusal,
         )
 
     def _configure(self, connection: ShardConnection) -> None:
@@ -221,6 +224,11 @@ class PoolRegistry:
         node = next((node for node in self._nodes.values() if (node.host, node.port) == address), None)
         connection.node = node.name if node is not None else "catalog"
         connection.subject = node.shard if node is not None else "The catalog"
-        (connection.system_identifier,) = connection.execute(
-            "SELECT system_identifier FROM pg_control_system()"
-        ).fetchone() or (0,)
+        connection.identify()
+        newest = self._timelines.get(connection.system_identifier, 0)
+        if 0 < connection.timeline < newest:
+            self._catalog_turn += 1  # the next attempt begins with another of the catalog's nodes
+            raise NodeUnavailable(
+                f"{connection.node} is on timeline {connection.timeline} of {newest}: it was primary before.",
+                retry_after_seconds=1,
+            )

@@ -34,9 +34,14 @@ class Session:
             **self._parameters(name),
         )
 
-    def to_catalog(self, name: str, target: str) -> str:
-        """To the first node of the catalog's DSN that is a `target`."""
+    def to_catalog(self, name: str, target: str, first: int = 0) -> str:
+        """To the next node of the catalog's DSN that is a `target`; the search begins with the `first`, and wraps."""
         given = conninfo_to_dict(self.settings.catalog_dsn)
+        for key in ("host", "hostaddr", "port"):
+            values = str(given.get(key, "")).split(",")
+            if len(values) > 1:
+                turn = first % len(values)
+                given[key] = ",".join(values[turn:] + values[:turn])
         return make_conninfo(**{**given, **self._parameters(name), "target_session_attrs": target})
 
     def _parameters(self, name: str) -> dict[str, Any]:

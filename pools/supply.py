@@ -43,7 +43,7 @@ LOG_EVERY_SECONDS = 10.0
 class Supply(ConnectionPool[ShardConnection]):
     """A pool's stock of connections, kept at `size`.
 
-    `subject` is what a refusal names to the client; `on_refusal` is called when the pool begins to refuse.
+    `subject` is what a refusal names to the client.
     """
 
     probe_seconds = PROBE_SECONDS
@@ -59,7 +59,6 @@ class Supply(ConnectionPool[ShardConnection]):
         size: int,
         max_waiting: int,
         timeout_seconds: float,
-        on_refusal: Callable[[], None],
     ) -> None:
         super().__init__(
             conninfo,
@@ -75,9 +74,9 @@ class Supply(ConnectionPool[ShardConnection]):
             open=False,
         )
         self.subject = subject
-        self._on_refusal = on_refusal
         self.node = ""  # the server that the newest connection talks to
         self._live = 0  # connections that exist, given out or not
+        self._lent: set[ShardConnection] = set()  # those given out
         self._missing = 0  # connections that are made again only when the probe has succeeded
         self._refusing = False
         self._probe: Probe | None = None  # scheduled or under way
@@ -91,6 +90,24 @@ class Supply(ConnectionPool[ShardConnection]):
         self._drained_at = monotonic()
         for connection in self._take_all():
             self._discard(connection)
+
+    def sever(self, stale: Callable[[ShardConnection], bool]) -> None:
+        """Make the connections anew of which this is true; who waits for an answer on one is told it is lost."""
+        for connection in self._take_all():
+            if stale(connection):
+                self._discard(connection)
+            else:
+                self._pool.append(connection)
+                self._settle()
+        for connection in list(self._lent):
+            if stale(connection):
+                connection.sever()
+
+    def give_up(self, reason: str) -> None:
+        """The server is known not to answer: tell everybody who waits for it, and refuse until it does."""
+        self._refuse(reason, probe_in=self.probe_seconds)
+        for connection in list(self._lent):
+            connection.sever()
 
     def check(self) -> None:
         """Make those free connections anew that their server has closed. Talks to no server."""
@@ -128,8 +145,6 @@ class Supply(ConnectionPool[ShardConnection]):
             self._discard(connection)
         for waiter in waiting:
             waiter.fail(self._unavailable())
-        if first:
-            self._on_refusal()
         # Last, as the only step that could be interrupted: writing a line may wait.
         self._log_away(reason, first=first)
 

@@ -1,71 +1,91 @@
-"""Which shard answers, and the flights there: one network round trip a statement, whether it reads or writes.
+"""Which shard answers, which of its nodes, and the flights there: one network round trip a statement.
 
-    read     statement
-    write    BEGIN, fence, statement, COMMIT, position: all sent before the first answer is awaited
+    read     statement, on a replica that has what the reader must see, else on the primary
+    write    BEGIN, gate and fence, statement, COMMIT, position: all sent before the first answer is awaited
 
 A write is never sent twice by itself: where its connection breaks after it was sent, it is in doubt and the client is
-told so. A read is tried once more on a fresh connection.
+told so. Only one that was refused at the gate or the fence, so that nothing was done, is sent again. A read is tried
+once more, on another node or a fresh connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from errors import CommitInDoubt, NotFound, StaleEpoch, StatementDeadline, Unavailable
-from pools.connection import ShardConnection
+import metrics
+from errors import NodeUnavailable, NotFound, StaleEpoch, Unavailable
 from pools.flight import flight
 from pools.registry import PoolRegistry
+from routing.exchange import GateShutError, NotAnsweredError, exchange
+from routing.lineage import Verdict
 from routing.map_cache import MapCache
+from routing.memory import SessionMemory
+from routing.replay import ReplayPositions
+from routing.replica_reads import ReplicaReads
 from routing.scope import Scope
-from routing.token import Position, merge
+from routing.token import Position
 from sql import query as named
 from sql.loader import Query
 
+logger = logging.getLogger("routing")
+
+GATE = named("enter_gate")
 FENCE = named("fence_store")
 POSITION = named("read_position")
 PING = named("ping")
 BEGIN, COMMIT = "BEGIN", "COMMIT"
 
-STALE_EPOCH = "SE001"  # raised by fence_store()
+# How long a write waits for the next primary while one is being promoted: about what a promotion takes, several times.
+PROMOTION_SECONDS = 5.0
+# How often it looks whether it may pass again, should nobody be promoted in the end.
+GATE_SECONDS = 0.1
+# Lost writes that were reported, so that each is reported once by a worker, however often its token comes.
+REPORTED = 10_000
 
 Row = tuple[Any, ...]
-
-# Answers that mean "not now": the server gave the statement up, and rolled it back.
-_GIVEN_UP = (
-    psycopg.errors.QueryCanceled,
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.InsufficientResources,
-    psycopg.errors.ReadOnlySqlTransaction,
-)
 
 
 class Router:
     """Sends each statement of a store to the shard it lives on. One for each worker."""
 
-    def __init__(self, pools: PoolRegistry, maps: MapCache) -> None:
+    def __init__(
+        self,
+        pools: PoolRegistry,
+        maps: MapCache,
+        replay: ReplayPositions,
+        replica_reads: ReplicaReads,
+        memory: SessionMemory,
+    ) -> None:
         self._pools = pools
         self._maps = maps
+        self._replay = replay
+        self._replica_reads = replica_reads
+        self._memory = memory
+        self._reported: OrderedDict[Position, None] = OrderedDict()
 
     def read(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row:
         """The one row of a read in a store.
 
         Every such query gives one row where the store exists, with nulls for what is not there; so no row means no
-        store *on that shard*: the map may be old. Raises `NotFound` once the map is known to be fresh.
+        store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is.
         """
         for last in (False, True):
             self._route(scope, store_id)
-            row = self._read_once(scope, query, {**parameters, "store_id": store_id})
-            if row is not None:
-                return row
+            assert scope.route is not None
+            values = {**parameters, "store_id": store_id}
+            rows = self._read_on(scope, scope.route.shard, query, values)
+            if not rows and query.role == "replica":
+                rows = self._read_primary(scope, scope.route.shard, query, values)
+            if rows:
+                return rows[0]
             if last or not self._moved_on(scope):
                 break
         raise NotFound("There is no such store.")
@@ -80,7 +100,9 @@ class Router:
             epoch = self._route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
             try:
-                return self._flight(scope, (FENCE, fence), (query, {**parameters, "store_id": store_id}))
+                return self._write_past_gate(
+                    scope, (FENCE, fence), (query, {**parameters, "store_id": store_id})
+                )
             except StaleEpoch:
                 if last or not self._moved_on(scope):
                     break
@@ -89,16 +111,16 @@ class Router:
     def create(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row | None:
         """As `write`, for a store that is not there yet: nothing to fence. The caller holds the placement lock."""
         epoch = self._route(scope, store_id)
-        return self._flight(scope, None, (query, {**parameters, "store_id": store_id, "epoch": epoch}))
+        written = (query, {**parameters, "store_id": store_id, "epoch": epoch})
+        return self._write_past_gate(scope, (GATE, {}), written)
 
     def on_shard(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> list[Row]:
-        """All rows of a statement that spans the stores of one shard, from its primary."""
-        with self._connection(scope, shard) as connection:
-            return connection.execute(query.text, parameters, prepare=True).fetchall()
+        """All rows of a statement that spans the stores of one shard."""
+        return self._read_on(scope, shard, query, parameters)
 
     def run_on_shard(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> None:
-        """A statement that spans the stores of one shard and answers nothing."""
-        with self._connection(scope, shard) as connection:
+        """A statement that spans the stores of one shard and answers nothing, on its primary."""
+        with exchange(scope, self._pools.primary(shard), shard) as connection:
             connection.execute(query.text, parameters, prepare=True)
 
     def on_every_shard(
@@ -143,81 +165,116 @@ class Router:
         scope.served_by = ()  # who refused has not answered
         return True
 
-    def _read_once(self, scope: Scope, query: Query, parameters: Mapping[str, Any]) -> Row | None:
-        assert scope.route is not None
+    def _read_on(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> list[Row]:
+        """The rows, without the position that a replica's query ends each with."""
+        from_replicas = query.role == "replica" and scope.flags.read_replicas
+        known = from_replicas and self._memory.recall(scope)
+        self._look_for_lost_writes(scope, shard)
+        if known:
+            rows = self._replica_reads.read(scope, shard, query, parameters)
+            if rows is not None:
+                return rows
+        return self._read_primary(scope, shard, query, parameters)
+
+    def _read_primary(
+        self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]
+    ) -> list[Row]:
         for attempt in (1, 2):
             try:
-                with self._connection(scope, scope.route.shard) as connection:
-                    return connection.execute(query.text, parameters, prepare=True).fetchone()
-            except _ConnectionLost:
-                # The server was restarted under it; a fresh connection finds it again.
+                with exchange(scope, self._pools.primary(shard), shard) as connection:
+                    rows = connection.execute(query.text, parameters, prepare=True).fetchall()
+                break
+            except NotAnsweredError:
+                # The server was restarted under it, or another was promoted; a fresh connection finds it.
                 if attempt == 2:  # noqa: PLR2004
                     raise
-        raise AssertionError("unreachable")
+        scope.answered(connection.node)
+        if query.role == "primary" or not rows:
+            return rows
+        timeline, _, seen, _ = rows[0][-1]
+        scope.reached(Position(connection.system_identifier, timeline, seen))
+        return [row[:-1] for row in rows]
+
+    def _look_for_lost_writes(self, scope: Scope, shard: str) -> None:
+        """Say so where the request asks for a write that no node has any more, and go on without it."""
+        lineage = self._replay.shard(shard).lineage if scope.positions else None
+        own = scope.positions.get(lineage.system_identifier) if lineage is not None else None
+        if lineage is None or own is None:
+            return
+        verdict = lineage.judge(own)
+        if verdict is Verdict.NEWER:
+            # Signed here, so it is true: there is a newer primary than the one this worker knows.
+            self._pools.saw_timeline(own.system_identifier, own.timeline)
+        elif verdict is Verdict.LOST:
+            metrics.count_lost_write()
+            if own not in self._reported:
+                self._reported[own] = None
+                while len(self._reported) > REPORTED:
+                    self._reported.popitem(last=False)
+                logger.warning(
+                    "%s has lost a write: token %s names position %X/%X of timeline %d, which timeline %d left before",
+                    shard,
+                    scope.encode_positions({own.system_identifier: own}),
+                    own.lsn >> 32,
+                    own.lsn & 0xFFFFFFFF,
+                    own.timeline,
+                    lineage.timeline,
+                )
+
+    def _write_past_gate(
+        self,
+        scope: Scope,
+        fence: tuple[Query, Mapping[str, Any]],
+        write: tuple[Query, Mapping[str, Any]],
+    ) -> Row | None:
+        """The write; while another node is being promoted it waits for that, and is then sent there."""
+        assert scope.route is not None
+        shard = scope.route.shard
+        give_up, shut_by = 0.0, 0
+        while True:
+            try:
+                return self._flight(scope, shard, fence, write)
+            except GateShutError:
+                if not give_up:
+                    give_up = monotonic() + PROMOTION_SECONDS
+                    primary = self._replay.shard(shard).primary
+                    shut_by = primary.timeline if primary is not None else 0
+                if monotonic() >= give_up:
+                    raise
+            except NodeUnavailable:
+                # Nothing was sent. Behind a shut gate it only means that the next one is not there yet.
+                if monotonic() >= give_up:
+                    raise
+            self._await_primary_after(shard, shut_by)
+
+    def _await_primary_after(self, shard: str, timeline: int) -> None:
+        def is_there() -> bool:
+            primary = self._replay.shard(shard).primary
+            return primary is not None and primary.timeline > timeline
+
+        self._replay.wait_for(is_there, GATE_SECONDS)
 
     def _flight(
         self,
         scope: Scope,
-        fence: tuple[Query, Mapping[str, Any]] | None,
+        shard: str,
+        fence: tuple[Query, Mapping[str, Any]],
         write: tuple[Query, Mapping[str, Any]],
     ) -> Row | None:
-        assert scope.route is not None
         query, parameters = write
-        with self._connection(scope, scope.route.shard, writes=True) as connection:
+        with exchange(scope, self._pools.primary(shard), shard, writes=True) as connection:
             result, position = connection.cursor(), connection.cursor()
             with flight(connection):
                 connection.execute(BEGIN, prepare=True)
-                if fence is not None:
-                    connection.execute(fence[0].text, fence[1], prepare=True)
+                connection.execute(fence[0].text, fence[1], prepare=True)
                 result.execute(query.text, parameters, prepare=True)
                 connection.phase = "commit"
                 connection.execute(COMMIT, prepare=True)
                 # Runs after the commit, so its position lies behind every record of this write.
                 position.execute(POSITION.text, prepare=True)
             row = result.fetchone() if query.returns != "none" else None
-            lsn, timeline = position.fetchone() or (0, "0")
-            written = Position(connection.system_identifier, int(timeline, 16), lsn)
-        scope.positions = merge(scope.positions, {written.system_identifier: written})
+            timeline, lsn = position.fetchone() or (0, 0)
+        scope.answered(connection.node)
+        scope.reached(Position(connection.system_identifier, timeline, lsn))
+        scope.wrote = True
         return row
-
-    @contextmanager
-    def _connection(self, scope: Scope, shard: str, *, writes: bool = False) -> Iterator[ShardConnection]:
-        """A connection of the shard's primary; turns what can go wrong on it into this service's errors."""
-        asked = perf_counter()
-        pool = self._pools.primary(shard)
-        try:
-            with pool.connection() as connection:
-                given = perf_counter()
-                scope.spent("pool", given - asked)
-                scope.answered(connection.node)
-                try:
-                    yield connection
-                finally:
-                    scope.spent("db", perf_counter() - given)
-        except StatementDeadline as error:
-            if error.phase == "commit":
-                raise _in_doubt(shard) from error
-            raise
-        except _GIVEN_UP as error:
-            raise Unavailable(f"{shard} could not do this now.", retry_after_seconds=1) from error
-        except psycopg.OperationalError as error:
-            if writes:
-                # Also where the server says that it is shutting down: it may say so behind the COMMIT.
-                raise _in_doubt(shard) from error
-            raise _ConnectionLost(f"{shard} is not available.", retry_after_seconds=1) from error
-        except psycopg.DatabaseError as error:
-            if error.sqlstate == STALE_EPOCH:
-                raise StaleEpoch(str(scope.route)) from error
-            raise
-
-
-class _ConnectionLost(Unavailable):
-    """The server went away before or while it answered a read."""
-
-
-def _in_doubt(shard: str) -> CommitInDoubt:
-    return CommitInDoubt(
-        f"{shard} did not confirm the write: it may or may not have happened. "
-        "Send it again with the same Idempotency-Key, or look, to know.",
-        retry_after_seconds=1,
-    )

@@ -9,20 +9,29 @@ from time import perf_counter
 
 from flags import Flags
 from routing.route import Route
-from routing.token import Position
+from routing.token import Position, merge
 
 
 @dataclass(slots=True)
 class Scope:
     """One request's snapshot and its trail.
 
-    `flags` is read once, when the request begins. `positions` are the writes that the request must see, by the
-    cluster's system identifier: those its consistency token names, then its own. `seconds` says where the time went,
-    by the names of `Server-Timing`.
+    `flags` is read once, when the request begins. `positions` are what the request must see, by the cluster's system
+    identifier: what its consistency token names, what is remembered for its credential, then its own writes and reads.
+    `floors` must be seen as well, but are nobody's writes in particular. `seconds` says where the time went, by the
+    names of `Server-Timing`.
     """
 
     flags: Flags
     positions: dict[int, Position] = field(default_factory=dict)
+    floors: Mapping[int, Position] = field(default_factory=dict)
+    credential: str | None = None  # the text of a session token or merchant key that came with the request
+    carries_token: bool = False  # the client keeps what it is told to have seen
+    recalled: bool | None = (
+        None  # whether what its credential has seen is in `positions`; None: not asked for yet
+    )
+    raised: bool = False  # `positions` have gone further than they were
+    wrote: bool = False
     route: Route | None = None
     served_by: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -42,3 +51,10 @@ class Scope:
     def answered(self, node: str) -> None:
         if node not in self.served_by:
             self.served_by = (*self.served_by, node)
+
+    def reached(self, position: Position) -> None:
+        """The request has seen, or written, what lies up to there: so must whoever comes after it."""
+        known = self.positions.get(position.system_identifier)
+        if known is None or (position.timeline, position.lsn) > (known.timeline, known.lsn):
+            self.positions = merge(self.positions, {position.system_identifier: position})
+            self.raised = True

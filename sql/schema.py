@@ -109,7 +109,6 @@ class Schema:
             earlier = self._words.get(name)
             self._words[name] = words | earlier if words is not None and earlier is not None else words
 
-
     def _set(self, name: str, columns: Iterable[str] | None) -> None:
         self._tables[name] = Table(name, None if columns is None else frozenset(columns))
 
@@ -163,5 +162,5 @@ def _words(function: Any, text: Any) -> frozenset[str] | None:
         if isinstance(part, ast.FuncCall):
             found.add(function_name(part.funcname))
         elif isinstance(part, ast.RangeVar):
-            found.add(part.relname)
+            found.add(str(part.relname))
     return frozenset(found)

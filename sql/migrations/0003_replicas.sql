@@ -2,8 +2,8 @@
 -- What reading from replicas and handing over to one of them needs: where a node stands in the log, waiting for it to
 -- get somewhere, the history of its timelines, and a gate that keeps writes out of a timeline that ends.
 
--- Where this node stands: its timeline (0 where a replica cannot tell), how far it has replayed, and up to where a
--- statement that runs now can have seen. A primary's log stands where it is flushed: every commit that others see is.
+-- Where this node stands: its timeline (0 where a replica cannot tell), how far it has replayed, up to where a statement
+-- that runs now can have seen, and whether it is in recovery (1) or a primary (0). A primary's log stands where it is flushed: every commit that others see is.
 --
 -- The order matters. A replica goes to a newer timeline only where that left its own at or behind what it has
 -- replayed; so the position, taken first, lies on the history of the timeline, taken last. The other way round it
@@ -18,14 +18,15 @@ DECLARE
 BEGIN
     IF NOT pg_is_in_recovery() THEN
         replayed := pg_current_wal_flush_lsn() - '0/0'::pg_lsn;
-        RETURN ARRAY[wal_timeline(), replayed, replayed];
+        RETURN ARRAY[wal_timeline(), replayed, replayed, 0];
     END IF;
     replayed := pg_last_wal_replay_lsn() - '0/0'::pg_lsn;
     received := pg_last_wal_receive_lsn() - '0/0'::pg_lsn;
     RETURN ARRAY[
         coalesce((SELECT received_tli FROM pg_stat_get_wal_receiver()), 0),
         replayed,
-        CASE WHEN received > replayed THEN replayed + 1 ELSE replayed END
+        CASE WHEN received > replayed THEN replayed + 1 ELSE replayed END,
+        1
     ];
 END
 $$;

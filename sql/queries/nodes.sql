@@ -5,7 +5,7 @@
 -- newest timeline it has heard of where its WAL receiver cannot say which it follows, and how old, in seconds, the last
 -- transaction is that it replayed. Touches no table.
 SELECT
-    pg_is_in_recovery(),
+    here.position[4],
     here.position[1],
     here.position[2],
     (pg_last_wal_receive_lsn() - '0/0'::pg_lsn)::bigint,

@@ -10,8 +10,9 @@ import pytest
 from psycopg.errors import QueryCanceled
 
 from errors import NodeUnavailable, PoolExhausted, StatementDeadline, Unavailable
-from pools import Node, NodePool, PoolRegistry
+from pools import Node, NodePool
 from tests.shard_servers import Servers, running_servers, until
+from tests.watched_pools import WatchedPools
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +22,10 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def registry(servers: Servers) -> Iterator[PoolRegistry]:
+def registry(servers: Servers) -> Iterator[WatchedPools]:
     """Pools of four, whose statements have half a second."""
     settings = servers.settings(pool_size=4, statement_timeout_seconds=0.5, pool_timeout_seconds=0.2)
-    registry = PoolRegistry(settings, "worker-1")
+    registry = WatchedPools(settings, "worker-1")
     registry.apply(servers.nodes)
     until(lambda: all(registry.primary(s).gauge().available == 4 for s in ("shard-0", "shard-1")))
     yield registry
@@ -52,7 +53,7 @@ def outcome(pool: NodePool) -> type[Unavailable] | None:
 
 
 def test_a_frozen_server_is_given_up_at_the_deadline_and_then_refused_at_once(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     pool = registry.primary("shard-0")
     servers.freeze("shard-0-a")
@@ -72,7 +73,7 @@ def test_a_frozen_server_is_given_up_at_the_deadline_and_then_refused_at_once(
 
 
 def test_requests_of_one_shard_go_on_while_the_others_primary_is_frozen(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     frozen, well = registry.primary("shard-0"), registry.primary("shard-1")
     stop = threading.Event()
@@ -102,7 +103,7 @@ def test_requests_of_one_shard_go_on_while_the_others_primary_is_frozen(
 def test_statements_under_way_when_a_server_is_frozen_for_a_moment_are_answered(
     servers: Servers,
 ) -> None:
-    registry = PoolRegistry(servers.settings(pool_size=2), "worker-1")
+    registry = WatchedPools(servers.settings(pool_size=2), "worker-1")
     registry.apply(servers.nodes)
     pool = registry.primary("shard-0")
     with ThreadPoolExecutor(1) as threads, pool.connection() as connection:
@@ -120,7 +121,7 @@ def test_a_frozen_first_host_does_not_keep_from_the_primary_behind_it(servers: S
         Node("shard-0-1", "shard-0", primary.host, primary.port),
     ]
     servers.freeze("shard-0-b")
-    registry = PoolRegistry(servers.settings(), "worker-1")
+    registry = WatchedPools(servers.settings(), "worker-1")
     try:
         registry.apply(nodes)
         until(lambda: answers(registry.primary("shard-0")))
@@ -132,7 +133,7 @@ def test_a_frozen_first_host_does_not_keep_from_the_primary_behind_it(servers: S
 
 
 def test_a_frozen_node_is_unknown_and_delays_no_news_of_the_others(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     until(lambda: all(state.healthy for state in registry.states().values()))
     servers.freeze("shard-0-b")
@@ -152,7 +153,7 @@ def test_a_frozen_node_is_unknown_and_delays_no_news_of_the_others(
 
 
 def test_a_slow_statement_is_ended_by_the_server_and_costs_no_connection(
-    registry: PoolRegistry,
+    registry: WatchedPools,
 ) -> None:
     pool = registry.primary("shard-0")
     with pool.connection() as connection:
@@ -163,7 +164,7 @@ def test_a_slow_statement_is_ended_by_the_server_and_costs_no_connection(
 
 
 def test_a_commit_that_its_replica_does_not_confirm_is_given_up_and_never_cancelled(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     servers.sql("shard-0-a", "CREATE TABLE kept (n int); GRANT ALL ON kept TO app", database="marketplace")
     servers.synchronous("shard-0-a", "nobody")

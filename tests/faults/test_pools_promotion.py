@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from errors import NodeUnavailable, Unavailable
-from pools import NodePool, PoolRegistry
+from pools import NodePool
 from tests.shard_servers import Servers, running_servers, until
+from tests.watched_pools import WatchedPools
 
 
 @pytest.fixture
@@ -19,8 +20,8 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def registry(servers: Servers) -> Iterator[PoolRegistry]:
-    registry = PoolRegistry(servers.settings(), "worker-1")
+def registry(servers: Servers) -> Iterator[WatchedPools]:
+    registry = WatchedPools(servers.settings(), "worker-1")
     registry.apply(servers.nodes)
     until(lambda: {pool.name for pool in registry.pools()} == {"shard-0-primary", "shard-0-b"})
     until(lambda: all(pool.gauge().available for pool in registry.pools()))
@@ -39,7 +40,7 @@ def writes_to(pool: NodePool) -> str:
 
 
 def test_the_primarys_pool_finds_the_replica_that_was_promoted_when_the_primary_died(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     pool = registry.primary("shard-0")
     assert writes_to(pool) == "shard-0-a"
@@ -55,7 +56,7 @@ def test_the_primarys_pool_finds_the_replica_that_was_promoted_when_the_primary_
 
 
 def test_a_replicas_pool_keeps_no_connection_to_a_node_that_has_become_a_primary(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     replica = registry.replica("shard-0-b")
     servers.stop("shard-0-a", signal.SIGQUIT)
@@ -75,7 +76,7 @@ def test_a_replicas_pool_keeps_no_connection_to_a_node_that_has_become_a_primary
 
 def test_a_replica_that_appears_later_gets_its_pool(servers: Servers) -> None:
     servers.stop("shard-0-b")
-    registry = PoolRegistry(servers.settings(), "worker-1")
+    registry = WatchedPools(servers.settings(), "worker-1")
     registry.apply(servers.nodes)
     until(lambda: registry.states()["shard-0-a"].healthy)
     with pytest.raises(NodeUnavailable):

@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from errors import NodeUnavailable
-from pools import NodePool, PoolRegistry
+from pools import NodePool
 from tests.shard_servers import Servers, running_servers, until
+from tests.watched_pools import WatchedPools
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,8 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def registry(servers: Servers) -> Iterator[PoolRegistry]:
-    registry = PoolRegistry(servers.settings(), "worker-1")
+def registry(servers: Servers) -> Iterator[WatchedPools]:
+    registry = WatchedPools(servers.settings(), "worker-1")
     registry.apply(servers.nodes)
     until(lambda: all(registry.primary(s).gauge().available == 10 for s in ("shard-0", "shard-1")))
     yield registry
@@ -52,7 +53,7 @@ def answers(pool: NodePool) -> bool:
 
 
 def test_no_request_is_given_a_connection_that_its_server_has_closed(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     pool = registry.primary("shard-0")
     for _ in range(3):
@@ -64,7 +65,7 @@ def test_no_request_is_given_a_connection_that_its_server_has_closed(
 
 
 def test_after_a_restart_all_ten_connections_are_new_and_the_first_request_is_answered(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     pool = registry.primary("shard-0")
     servers.stop("shard-0-a")
@@ -76,7 +77,7 @@ def test_after_a_restart_all_ten_connections_are_new_and_the_first_request_is_an
 
 
 def test_while_a_server_is_away_requests_are_refused_at_once_and_the_other_shards_are_answered(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     pool = registry.primary("shard-0")
     servers.stop("shard-0-a")
@@ -93,7 +94,7 @@ def test_while_a_server_is_away_requests_are_refused_at_once_and_the_other_shard
 
 
 def test_attempts_to_reconnect_come_at_one_pace_and_never_end(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     pool = registry.primary("shard-0")
     pool.reconnect_timeout = 0.0  # psycopg's pool would give up after this
@@ -110,7 +111,7 @@ def test_attempts_to_reconnect_come_at_one_pace_and_never_end(
 
 
 def test_a_killed_server_costs_the_statements_under_way_and_nothing_else(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     pool = registry.primary("shard-0")
 
@@ -132,7 +133,7 @@ def test_a_killed_server_costs_the_statements_under_way_and_nothing_else(
 
 
 def test_who_waits_in_line_is_told_as_soon_as_the_server_is_known_to_be_away(servers: Servers) -> None:
-    registry = PoolRegistry(servers.settings(pool_size=1, pool_timeout_seconds=30.0), "worker-1")
+    registry = WatchedPools(servers.settings(pool_size=1, pool_timeout_seconds=30.0), "worker-1")
     registry.apply(servers.nodes)
     pool = registry.primary("shard-0")
     with ThreadPoolExecutor(5) as threads:
@@ -153,7 +154,7 @@ def test_a_worker_that_starts_while_a_shard_is_away_serves_the_others_and_finds_
     servers: Servers,
 ) -> None:
     servers.stop("shard-0-a")
-    registry = PoolRegistry(servers.settings(), "worker-1")
+    registry = WatchedPools(servers.settings(), "worker-1")
     try:
         registry.apply(servers.nodes)
         assert asks(registry.primary("shard-1"))

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from errors import NodeUnavailable, PoolExhausted, Unavailable
-from pools import NodePool, PoolRegistry, ShardConnection
+from pools import NodePool, ShardConnection
 from tests.shard_servers import Servers, running_servers, until
+from tests.watched_pools import WatchedPools
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +23,18 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def registry(servers: Servers) -> Iterator[PoolRegistry]:
-    registry = PoolRegistry(servers.settings(), "worker-1")
+def registry(servers: Servers) -> Iterator[WatchedPools]:
+    registry = WatchedPools(servers.settings(), "worker-1")
     registry.apply(servers.nodes)
     yield registry
     registry.close()
 
 
 @pytest.fixture
-def narrow(servers: Servers) -> Iterator[PoolRegistry]:
+def narrow(servers: Servers) -> Iterator[WatchedPools]:
     """Pools of one connection, where two may wait, for a tenth of a second."""
     settings = servers.settings(pool_size=1, pool_max_waiting=2, pool_timeout_seconds=0.1)
-    registry = PoolRegistry(settings, "worker-1")
+    registry = WatchedPools(settings, "worker-1")
     registry.apply(servers.nodes)
     until(lambda: registry.primary("shard-0").gauge().available)
     yield registry
@@ -55,13 +56,13 @@ def backend(connection: ShardConnection) -> int:
 
 
 def test_nothing_is_opened_before_the_nodes_are_known(servers: Servers) -> None:
-    PoolRegistry(servers.settings(), "worker-7")
+    WatchedPools(servers.settings(), "worker-7")
 
     assert not [name for name in application_names(servers, "shard-0-a") if name.startswith("worker-7/")]
 
 
 def test_every_connection_tells_the_server_its_worker_and_its_pool(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     until(
         lambda: len(list(registry.pools())) == 4 and all(pool.gauge().available for pool in registry.pools())
@@ -69,12 +70,12 @@ def test_every_connection_tells_the_server_its_worker_and_its_pool(
 
     assert set(application_names(servers, "shard-0-a")) == {
         "worker-1/shard-0-primary",
-        "worker-1/probe-shard-0-a",
+        "worker-1/sample-shard-0-a",
     }
-    assert set(application_names(servers, "shard-1-b")) == {"worker-1/shard-1-b", "worker-1/probe-shard-1-b"}
+    assert set(application_names(servers, "shard-1-b")) == {"worker-1/shard-1-b", "worker-1/sample-shard-1-b"}
 
 
-def test_a_pool_is_named_after_its_shard_or_its_replica(registry: PoolRegistry) -> None:
+def test_a_pool_is_named_after_its_shard_or_its_replica(registry: WatchedPools) -> None:
     names = {"shard-0-primary", "shard-1-primary", "shard-0-b", "shard-1-b"}
 
     until(lambda: {pool.name for pool in registry.pools()} == names)
@@ -83,7 +84,7 @@ def test_a_pool_is_named_after_its_shard_or_its_replica(registry: PoolRegistry) 
 def test_a_primarys_pool_finds_the_node_that_accepts_writes_wherever_it_stands_in_the_list(
     servers: Servers,
 ) -> None:
-    registry = PoolRegistry(servers.settings(), "worker-1")
+    registry = WatchedPools(servers.settings(), "worker-1")
     registry.apply(list(reversed(servers.nodes)))
     with registry.primary("shard-1").connection() as connection:
         assert connection.node == "shard-1-a"
@@ -91,7 +92,7 @@ def test_a_primarys_pool_finds_the_node_that_accepts_writes_wherever_it_stands_i
     registry.close()
 
 
-def test_a_replicas_pool_talks_to_that_replica(registry: PoolRegistry) -> None:
+def test_a_replicas_pool_talks_to_that_replica(registry: WatchedPools) -> None:
     until(lambda: registry.states()["shard-0-b"].role == "replica" and len(list(registry.pools())) == 4)
 
     with registry.replica("shard-0-b").connection() as connection:
@@ -99,14 +100,14 @@ def test_a_replicas_pool_talks_to_that_replica(registry: PoolRegistry) -> None:
         assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
 
 
-def test_a_primary_has_no_replica_pool(registry: PoolRegistry) -> None:
+def test_a_primary_has_no_replica_pool(registry: WatchedPools) -> None:
     until(lambda: registry.states()["shard-0-a"].role == "primary")
 
     with pytest.raises(NodeUnavailable):
         registry.replica("shard-0-a")
 
 
-def test_a_connection_knows_the_cluster_it_talks_to(servers: Servers, registry: PoolRegistry) -> None:
+def test_a_connection_knows_the_cluster_it_talks_to(servers: Servers, registry: WatchedPools) -> None:
     until(lambda: len(list(registry.pools())) == 4)
     ((identifier,),) = servers.sql("shard-0-a", "SELECT system_identifier FROM pg_control_system()")
 
@@ -119,7 +120,7 @@ def test_a_connection_knows_the_cluster_it_talks_to(servers: Servers, registry: 
         assert other.system_identifier not in (0, identifier)
 
 
-def test_the_server_gives_up_before_the_client_does(registry: PoolRegistry) -> None:
+def test_the_server_gives_up_before_the_client_does(registry: WatchedPools) -> None:
     with registry.primary("shard-0").connection() as connection:
         timeouts = connection.execute(
             "SELECT name, setting::int FROM pg_settings"
@@ -131,19 +132,19 @@ def test_the_server_gives_up_before_the_client_does(registry: PoolRegistry) -> N
         assert connection.deadline_seconds == 5.0
 
 
-def test_the_catalog_is_found_by_its_dsn(registry: PoolRegistry) -> None:
+def test_the_catalog_is_found_by_its_dsn(registry: WatchedPools) -> None:
     for writable in (True, False):
         with registry.catalog(writable=writable).connection() as connection:
             assert connection.execute("SELECT current_database()").fetchone() == ("catalog",)
 
 
-def test_an_unknown_shard_is_unavailable(registry: PoolRegistry) -> None:
+def test_an_unknown_shard_is_unavailable(registry: WatchedPools) -> None:
     with pytest.raises(NodeUnavailable):
         registry.primary("shard-9")
 
 
 def test_a_shard_taken_out_of_the_map_is_closed_and_one_put_in_is_opened(servers: Servers) -> None:
-    registry = PoolRegistry(servers.settings(), "worker-2")
+    registry = WatchedPools(servers.settings(), "worker-2")
     first, second = (
         [node for node in servers.nodes if node.shard == shard] for shard in ("shard-0", "shard-1")
     )
@@ -163,7 +164,7 @@ def test_a_shard_taken_out_of_the_map_is_closed_and_one_put_in_is_opened(servers
 # Taking and returning
 
 
-def test_a_connection_is_used_again(registry: PoolRegistry) -> None:
+def test_a_connection_is_used_again(registry: WatchedPools) -> None:
     pool = registry.primary("shard-0")
     until(lambda: pool.gauge().available == 10)
     seen = set()
@@ -175,7 +176,7 @@ def test_a_connection_is_used_again(registry: PoolRegistry) -> None:
     assert pool.gauge().size == 10
 
 
-def test_the_gauge_counts_what_is_free_and_who_waits(narrow: PoolRegistry) -> None:
+def test_the_gauge_counts_what_is_free_and_who_waits(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with ThreadPoolExecutor(1) as threads, pool.connection():
         assert pool.gauge().available == 0
@@ -186,7 +187,7 @@ def test_the_gauge_counts_what_is_free_and_who_waits(narrow: PoolRegistry) -> No
     assert (pool.gauge().size, pool.gauge().available, pool.gauge().waiting) == (1, 1, 0)
 
 
-def test_a_transaction_left_open_is_rolled_back_and_the_connection_kept(narrow: PoolRegistry) -> None:
+def test_a_transaction_left_open_is_rolled_back_and_the_connection_kept(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with pool.connection() as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS pg_temp.left_open (n int)")
@@ -199,7 +200,7 @@ def test_a_transaction_left_open_is_rolled_back_and_the_connection_kept(narrow: 
         assert connection.execute("SELECT count(*) FROM pg_temp.left_open").fetchone() == (0,)
 
 
-def test_a_connection_left_in_the_middle_of_a_pipeline_is_replaced(narrow: PoolRegistry) -> None:
+def test_a_connection_left_in_the_middle_of_a_pipeline_is_replaced(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with pool.connection() as connection:
         first = backend(connection)
@@ -211,7 +212,7 @@ def test_a_connection_left_in_the_middle_of_a_pipeline_is_replaced(narrow: PoolR
     assert pool.gauge().size == 1
 
 
-def test_an_error_of_a_statement_costs_no_connection(narrow: PoolRegistry) -> None:
+def test_an_error_of_a_statement_costs_no_connection(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with pool.connection() as connection:
         first = backend(connection)
@@ -221,7 +222,7 @@ def test_an_error_of_a_statement_costs_no_connection(narrow: PoolRegistry) -> No
         assert backend(connection) == first
 
 
-def test_statements_stay_prepared(narrow: PoolRegistry) -> None:
+def test_statements_stay_prepared(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     for _ in range(3):
         with pool.connection() as connection:
@@ -233,7 +234,7 @@ def test_statements_stay_prepared(narrow: PoolRegistry) -> None:
         assert prepared == [(3,)]
 
 
-def test_the_phase_is_told_anew_for_each_use(narrow: PoolRegistry) -> None:
+def test_the_phase_is_told_anew_for_each_use(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with pool.connection() as connection:
         connection.phase = "commit"
@@ -250,7 +251,7 @@ def refusal(pool: NodePool) -> Unavailable:
     return caught.value
 
 
-def test_waiting_takes_no_longer_than_the_setting(narrow: PoolRegistry) -> None:
+def test_waiting_takes_no_longer_than_the_setting(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with pool.connection():
         error = refusal(pool)
@@ -260,7 +261,7 @@ def test_waiting_takes_no_longer_than_the_setting(narrow: PoolRegistry) -> None:
     assert pool.gauge().waiting == 0
 
 
-def test_one_more_than_may_wait_is_refused_at_once(narrow: PoolRegistry) -> None:
+def test_one_more_than_may_wait_is_refused_at_once(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with ThreadPoolExecutor(3) as threads:
         with pool.connection():
@@ -273,7 +274,7 @@ def test_one_more_than_may_wait_is_refused_at_once(narrow: PoolRegistry) -> None
             pool.putconn(future.result())
 
 
-def test_nobody_joins_a_line_in_which_somebody_waited_in_vain(narrow: PoolRegistry) -> None:
+def test_nobody_joins_a_line_in_which_somebody_waited_in_vain(narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with ThreadPoolExecutor(1) as threads:
         with pool.connection():
@@ -292,7 +293,7 @@ def test_nobody_joins_a_line_in_which_somebody_waited_in_vain(narrow: PoolRegist
             pool.putconn(future.result())
 
 
-def test_a_refusal_names_the_shard_and_no_address(servers: Servers, narrow: PoolRegistry) -> None:
+def test_a_refusal_names_the_shard_and_no_address(servers: Servers, narrow: WatchedPools) -> None:
     pool = narrow.primary("shard-0")
     with pool.connection():
         detail = refusal(pool).detail
@@ -302,14 +303,14 @@ def test_a_refusal_names_the_shard_and_no_address(servers: Servers, narrow: Pool
     assert not any(str(node.port) in detail for node in servers.nodes)
 
 
-def test_an_exhausted_pool_takes_nothing_from_another(narrow: PoolRegistry) -> None:
+def test_an_exhausted_pool_takes_nothing_from_another(narrow: WatchedPools) -> None:
     with narrow.primary("shard-0").connection():
         refusal(narrow.primary("shard-0"))
         with narrow.primary("shard-1").connection() as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_many_threads_share_a_pool_and_none_is_forgotten(registry: PoolRegistry) -> None:
+def test_many_threads_share_a_pool_and_none_is_forgotten(registry: WatchedPools) -> None:
     pool = registry.primary("shard-0")
     start = Event()
 
@@ -332,7 +333,7 @@ def test_many_threads_share_a_pool_and_none_is_forgotten(registry: PoolRegistry)
 
 
 def test_a_closed_registry_refuses_and_leaves_no_connection(servers: Servers) -> None:
-    registry = PoolRegistry(servers.settings(), "worker-3")
+    registry = WatchedPools(servers.settings(), "worker-3")
     registry.apply(servers.nodes)
     pool = registry.primary("shard-0")
     with pool.connection() as given_out:
@@ -344,7 +345,7 @@ def test_a_closed_registry_refuses_and_leaves_no_connection(servers: Servers) ->
     until(lambda: not [n for n in application_names(servers, "shard-0-a") if n.startswith("worker-3/")])
 
 
-def test_a_forked_child_cannot_use_its_parents_pool_and_does_it_no_harm(registry: PoolRegistry) -> None:
+def test_a_forked_child_cannot_use_its_parents_pool_and_does_it_no_harm(registry: WatchedPools) -> None:
     pool = registry.primary("shard-0")
     until(lambda: pool.gauge().available == 10)
     child = os.fork()
@@ -365,7 +366,7 @@ def test_a_forked_child_cannot_use_its_parents_pool_and_does_it_no_harm(registry
 # What the probes see
 
 
-def test_states_say_roles_and_that_nothing_lags(registry: PoolRegistry) -> None:
+def test_states_say_roles_and_that_nothing_lags(registry: WatchedPools) -> None:
     until(lambda: all(state.replay_lag_bytes == 0 for state in registry.states().values()))
 
     states = registry.states()
@@ -379,7 +380,7 @@ def test_states_say_roles_and_that_nothing_lags(registry: PoolRegistry) -> None:
 
 
 def test_a_replica_that_does_not_replay_lags_by_bytes_and_by_seconds(
-    servers: Servers, registry: PoolRegistry
+    servers: Servers, registry: WatchedPools
 ) -> None:
     until(lambda: all(state.replay_lag_bytes == 0 for state in registry.states().values()))
     servers.sql("shard-0-b", "SELECT pg_wal_replay_pause()")

@@ -16,14 +16,19 @@ import pytest
 import ids
 import sql
 from config import Settings
+from ephemeral.client import connect
+from ephemeral.positions import RememberedPositions
+from ephemeral.round_trip import RoundTrips
 from errors import NotFound
 from pools.node import Node
-from pools.registry import PoolRegistry
 from routing.map_cache import MapCache
+from routing.memory import SessionMemory
+from routing.replica_reads import ReplicaReads
 from routing.router import Router
 from routing.scope import Scope
 from tests.cluster_fixtures import Databases
 from tests.shop import eventually
+from tests.watched_pools import WatchedPools
 
 READ_STORE = sql.query("read_store")
 CREATE_STORE = sql.query("create_store")
@@ -41,15 +46,20 @@ NEVER = 3600.0
 @contextmanager
 def worker(settings: Settings, nodes: Mapping[str, Node] | None = None) -> Iterator[tuple[Router, MapCache]]:
     """The routing of one worker, with some nodes reached another way."""
-    pools = PoolRegistry(settings, "worker-1")
+    pools = WatchedPools(settings, "worker-1")
     maps = MapCache([lambda: pools.catalog().connection()], settings.catalog_poll_seconds)
     maps.on_change(
         lambda snapshot: pools.apply([(nodes or {}).get(node.name, node) for node in snapshot.map.nodes])
     )
     maps.start()
     assert maps.wait_until_loaded(30)
+    remembered = RememberedPositions(
+        RoundTrips(connect(settings.redis_url)), settings.position_ttl_seconds, lambda _moment: None
+    )
+    memory = SessionMemory(remembered, pools.replay)
+    replica_reads = ReplicaReads(pools, pools.replay, weights={}, wait_seconds=settings.replica_wait_seconds)
     try:
-        yield Router(pools, maps), maps
+        yield Router(pools, maps, pools.replay, replica_reads, memory), maps
     finally:
         maps.close()
         pools.close()

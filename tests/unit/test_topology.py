@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from operations.topology import ObservedPool, topology
-from pools.node import Node
+from pools.node import Node, NodeState
 from pools.pool import PoolGauge
-from pools.probe import NodeState
 from routing.ring import PARTITIONS
 from routing.shard_map import Shard, ShardMap
 

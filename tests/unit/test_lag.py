@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-from pools.probe import PrimaryHistory
+from routing.lag import LogEnd
 
 
-def history(*samples: tuple[int, float]) -> PrimaryHistory:
+def history(*samples: tuple[int, float]) -> LogEnd:
     """(position, second) each."""
-    history = PrimaryHistory()
+    history = LogEnd()
     for lsn, second in samples:
         history.record(lsn, second)
     return history
 
 
 def test_a_replica_of_a_primary_never_seen_is_of_unknown_lag_and_not_of_none() -> None:
-    assert PrimaryHistory().lag(100, 5.0, now=10.0) == (None, None)
+    assert LogEnd().lag(100, 5.0, now=10.0) == (None, None)
 
 
 def test_a_replica_that_has_everything_is_not_late_however_long_the_primary_has_been_idle() -> None:

@@ -1,0 +1,76 @@
+"""One exchange with one server: a connection for its length, timed, and its failures in this service's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import psycopg
+
+from errors import CommitInDoubt, StaleEpoch, StatementDeadline, Unavailable
+from pools.connection import ShardConnection
+from pools.pool import NodePool
+from routing.scope import Scope
+
+STALE_EPOCH = "SE001"  # raised by fence_store()
+GATE_SHUT = "SE002"  # raised by enter_gate()
+
+# Answers that mean "not now": the server gave the statement up, and rolled it back. On a replica the first is also
+# what a read gets that stands in the way of replay.
+_GIVEN_UP = (
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.InsufficientResources,
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+
+
+class NotAnsweredError(Unavailable):
+    """A read came to nothing because of the server it was sent to: another may answer it."""
+
+
+class GateShutError(Unavailable):
+    """The primary takes no writes any more, for another node is being promoted. Nothing was done."""
+
+
+@contextmanager
+def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) -> Iterator[ShardConnection]:
+    """A connection of the pool; what can go wrong on it is raised as one of this service's errors."""
+    asked = perf_counter()
+    try:
+        with pool.connection() as connection:
+            given = perf_counter()
+            scope.spent("pool", given - asked)
+            try:
+                yield connection
+            finally:
+                scope.spent("db", perf_counter() - given)
+    except StatementDeadline as error:
+        if error.phase == "commit":
+            raise in_doubt(shard) from error
+        raise
+    except _GIVEN_UP as error:
+        kind = Unavailable if writes else NotAnsweredError
+        raise kind(f"{shard} could not do this now.", retry_after_seconds=1) from error
+    except psycopg.OperationalError as error:
+        if writes:
+            # Also where the server says that it is shutting down: it may say so behind the COMMIT.
+            raise in_doubt(shard) from error
+        raise NotAnsweredError(f"{shard} is not available.", retry_after_seconds=1) from error
+    except psycopg.DatabaseError as error:
+        if error.sqlstate == STALE_EPOCH:
+            raise StaleEpoch(str(scope.route)) from error
+        if error.sqlstate == GATE_SHUT:
+            raise GateShutError(f"{shard} takes no writes now.", retry_after_seconds=1) from error
+        raise
+
+
+def in_doubt(shard: str) -> CommitInDoubt:
+    return CommitInDoubt(
+        f"{shard} did not confirm the write: it may or may not have happened. "
+        "Send it again with the same Idempotency-Key, or look, to know.",
+        retry_after_seconds=1,
+    )

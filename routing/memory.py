@@ -1,0 +1,95 @@
+"""What a credential has written and seen, for the requests that bring nothing but the credential."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import metrics
+from ephemeral.positions import RememberedPositions
+from routing.catalog import Snapshot
+from routing.replay import ReplayPositions
+from routing.scope import Scope
+from routing.token import Position, merge
+
+logger = logging.getLogger("routing")
+
+# A flag is in force on every worker within a second, and a request that began before then may still be writing:
+# nobody has remembered anything for certain before both are over.
+SETTLE_SECONDS = 2.0
+# How long a write whose position could not be remembered waits for the replicas before it is answered.
+CATCH_UP_SECONDS = 1.0
+
+
+class SessionMemory:
+    """Remembers positions for credentials while replicas are read. One for each worker."""
+
+    def __init__(self, remembered: RememberedPositions, replay: ReplayPositions) -> None:
+        self._remembered = remembered
+        self._replay = replay
+        self._reading_replicas = False
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """While the flag is off nobody remembers; so when it goes on, what is remembered is not all there is."""
+        before, self._reading_replicas = self._reading_replicas, snapshot.flags.read_replicas
+        if self._reading_replicas and not before:
+            self._remembered.distrust(SETTLE_SECONDS)
+
+    def recall(self, scope: Scope) -> bool:
+        """Put what the request's credential has seen into its positions; False where that is not known."""
+        if scope.recalled is None:
+            scope.recalled = scope.credential is None or self._recall(scope, scope.credential)
+        return scope.recalled
+
+    def _recall(self, scope: Scope, credential: str) -> bool:
+        with scope.timed("session"):
+            recalled = self._remembered.recall(credential)
+        if recalled is None:
+            return False
+        scope.positions = merge(_positions(recalled.positions), scope.positions)
+        scope.floors = _positions(recalled.floor)
+        return True
+
+    def keep(self, scope: Scope) -> None:
+        """Remember for the credential what the request wrote, or saw, before it is answered.
+
+        What was only seen is left out where the client keeps it in its token.
+        """
+        if not self._reading_replicas or scope.credential is None or not scope.raised:
+            return
+        if not scope.wrote and (scope.carries_token or self._everyone_has(scope, all_nodes=True)):
+            return
+        positions = {
+            place.system_identifier: (place.timeline, place.lsn) for place in scope.positions.values()
+        }
+        with scope.timed("session"):
+            if not self._remembered.remember(scope.credential, positions) and scope.wrote:
+                self._wait_for_replicas(scope)
+
+    def _wait_for_replicas(self, scope: Scope) -> None:
+        """It could not be remembered, and another worker might still read it: so let the replicas have it first."""
+        if not self._replay.wait_for(lambda: self._everyone_has(scope), CATCH_UP_SECONDS):
+            metrics.count_forgotten_write()
+            logger.warning(
+                "a write was neither remembered nor replayed everywhere within %g s", CATCH_UP_SECONDS
+            )
+
+    def _everyone_has(self, scope: Scope, *, all_nodes: bool = False) -> bool:
+        """Whether every replica that may be read is known to have what the request saw of its shard.
+
+        With `all_nodes` also that there is no other, which may be read again before it has it.
+        """
+        if scope.route is None:
+            return True
+        state = self._replay.shard(scope.route.shard)
+        if state.lineage is None or (all_nodes and len(state.replicas) < state.nodes - 1):
+            return False
+        seen = scope.positions.get(state.lineage.system_identifier)
+        return seen is None or all(
+            state.lineage.has(Position(seen.system_identifier, replica.timeline, replica.lsn), seen)
+            for replica in state.replicas.values()
+        )
+
+
+def _positions(plain: Mapping[int, tuple[int, int]]) -> dict[int, Position]:
+    return {identifier: Position(identifier, *place) for identifier, place in plain.items()}

@@ -1,0 +1,149 @@
+"""Reading from replicas: which one, and whether it has what the reader must see.
+
+Where a replica's last known position proves it, a read costs what it costs on a primary. Where it does not (the
+reader has just written), a guard goes in front of the read, in the same packet: it waits on the replica, for a few
+milliseconds at most, and says where the replica stands. If that is not far enough the primary answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+import metrics
+from errors import Unavailable
+from pools.flight import flight
+from pools.registry import PoolRegistry
+from routing.exchange import exchange
+from routing.lineage import Lineage, Verdict
+from routing.replay import ReplayPositions, Replica, ShardState
+from routing.scope import Scope
+from routing.token import Position
+from routing.turns import Turns
+from sql import query as named
+from sql.loader import Query
+
+logger = logging.getLogger("routing")
+
+AWAIT_REPLAY = named("await_replay")
+
+# A replica further behind than this when it was last seen will not be there within the guard's patience.
+HOPEFUL_LAG_SECONDS = 0.2
+# The node a read is sent to, and one more should that one fail.
+ATTEMPTS = 2
+
+Row = tuple[Any, ...]
+
+
+class ReplicaReads:
+    """Chooses replicas and reads from them. One for each worker."""
+
+    def __init__(
+        self,
+        pools: PoolRegistry,
+        replay: ReplayPositions,
+        *,
+        weights: Mapping[str, int],
+        wait_seconds: float,
+    ) -> None:
+        self._pools = pools
+        self._replay = replay
+        self._turns = Turns(weights)
+        self._patience_ms = round(wait_seconds * 1000)
+
+    def read(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> list[Row] | None:
+        """The query's rows from a replica that has all that the request must see; None where none of them has.
+
+        A replica that fails is passed over for another one. Raises `Unavailable` where the second failed too.
+        """
+        state = self._replay.shard(shard)
+        if state.lineage is None or not state.replicas:
+            return None
+        wanted = self._wanted(scope, state.lineage)
+        if wanted is None:
+            return None
+        candidates = dict(state.replicas)
+        for attempt in range(1, ATTEMPTS + 1):
+            replica = self._choose(candidates, wanted)
+            if replica is None:
+                return None
+            try:
+                return self._ask(scope, state, replica, wanted, (query, parameters))
+            except Unavailable as error:
+                metrics.count_replica_read(replica.name, "failed")
+                if attempt == ATTEMPTS:
+                    raise
+                logger.info("%s did not answer a read: %s", replica.name, error)
+                del candidates[replica.name]
+        return None
+
+    def _wanted(self, scope: Scope, lineage: Lineage) -> int | None:
+        """The position that a replica must have replayed for this request; None where only a primary will do."""
+        wanted = 0
+        floor = scope.floors.get(lineage.system_identifier)
+        if floor is not None:
+            verdict = lineage.judge(floor)
+            if verdict is Verdict.NEWER:
+                return None
+            # What was lost of it is nobody's any more: all that was kept of its timeline lies before the fork.
+            wanted = floor.lsn if verdict is Verdict.KEPT else lineage.forks.get(floor.timeline, 0)
+        own = scope.positions.get(lineage.system_identifier)
+        if own is not None:
+            if lineage.judge(own) is not Verdict.KEPT:
+                return None
+            wanted = max(wanted, own.lsn)
+        return wanted
+
+    def _choose(self, candidates: Mapping[str, Replica], wanted: int) -> Replica | None:
+        """The next in turn of those that have got there, or may any moment; if possible one with a free connection."""
+        able = [
+            name
+            for name, replica in candidates.items()
+            if replica.lsn >= wanted or replica.lag_seconds <= HOPEFUL_LAG_SECONDS
+        ]
+        free = [name for name in able if self._pools.has_free(name)]
+        chosen = self._turns.choose(free or able)
+        return candidates[chosen] if chosen is not None else None
+
+    def _ask(
+        self,
+        scope: Scope,
+        state: ShardState,
+        replica: Replica,
+        wanted: int,
+        read: tuple[Query, Mapping[str, Any]],
+    ) -> list[Row] | None:
+        query, parameters = read
+        with exchange(scope, self._pools.replica(replica.name), state.name) as connection:
+            asked = monotonic()
+            # The position was seen on this very server run only if the connection is older than it: a server that
+            # was started anew since may not have got there again.
+            if replica.lsn >= wanted and (wanted == 0 or connection.made_at <= replica.known_at):
+                rows = connection.execute(query.text, parameters, prepare=True).fetchall()
+            else:
+                guard, result = connection.cursor(), connection.cursor()
+                with flight(connection):
+                    patience = {"wanted": wanted, "patience_ms": self._patience_ms}
+                    guard.execute(AWAIT_REPLAY.text, patience, prepare=True)
+                    result.execute(query.text, parameters, prepare=True)
+                ((timeline, lsn, *_),) = guard.fetchone() or ((0, 0),)
+                if not self._has(state, timeline, lsn, wanted):
+                    metrics.count_replica_read(replica.name, "behind")
+                    return None
+                rows = result.fetchall()
+        scope.answered(connection.node)
+        metrics.count_replica_read(replica.name, "answered")
+        if rows:
+            timeline, replayed, seen, _ = rows[0][-1]
+            self._replay.learn(state.name, replica.name, timeline, replayed, asked)
+            scope.reached(Position(connection.system_identifier, timeline or replica.timeline, seen))
+        return [row[:-1] for row in rows]
+
+    @staticmethod
+    def _has(state: ShardState, timeline: int, lsn: int, wanted: int) -> bool:
+        """Whether the replica, as it said just now, is on the shard's history and far enough along it."""
+        assert state.lineage is not None
+        here = Position(state.lineage.system_identifier, timeline, lsn)
+        return timeline > 0 and lsn >= wanted and state.lineage.judge(here) is Verdict.KEPT

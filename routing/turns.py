@@ -1,0 +1,44 @@
+"""Whose turn it is: round-robin among whoever may answer, by weight, and even in any short run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+
+class Turns:
+    """Smooth weighted round-robin: of weights 2 and 1 it gives a, b, a, a, b, a and not a, a, b.
+
+    Each turn adds to everyone's credit its weight, and the richest pays for all. Who is not asked meanwhile gathers
+    nothing, so a node that comes back is not flooded. For one thread (greenlets do not interrupt a choice).
+
+    Source: https://github.com/phusion/nginx/commit/27e94984486058d73157038f7950a0a36ecc6e35
+    """
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self._weights = weights
+        self._credits: dict[str, int] = {}
+
+    def choose(self, names: Iterable[str]) -> str | None:
+        """One of the names; None where there is none."""
+        total, chosen = 0, None
+        best = 0
+        for name in names:
+            weight = self._weights.get(name, 1)
+            total += weight
+            credit = self._credits[name] = self._credits.get(name, 0) + weight
+            if chosen is None or credit > best:
+                chosen, best = name, credit
+        if chosen is not None:
+            self._credits[chosen] -= total
+        return chosen
+
+
+def parse_weights(text: str) -> dict[str, int]:
+    """From "shard-0-b=2,shard-0-c=0". Raises `ValueError` where it does not say that."""
+    weights = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, divider, number = part.partition("=")
+        if not divider or not name.strip() or int(number) < 0:
+            raise ValueError(f"{part!r} is not NODE=WEIGHT")
+        weights[name.strip()] = int(number)
+    return weights
