@@ -1,0 +1,99 @@
+"""A TCP proxy that makes a network slower: everything that passes it arrives so many milliseconds later.
+
+    .venv/bin/python -m tests.delay_proxy --delay-ms 5 15432:24320 15433:24321
+
+takes connections at each first port and leads them to the second; each direction is delayed on its own, so a round
+trip costs twice as much. It delays and does not throttle: what was sent together arrives together. Prints a line
+when it listens; ends with SIGTERM, or when its standard input, if that is a pipe, is closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import stat
+import sys
+from collections.abc import Sequence
+
+HOST = "127.0.0.1"
+_CHUNK = 65536
+
+
+class DelayProxy:
+    """Leads each connection to `target` and hands on what comes, `delay_seconds` after it came."""
+
+    def __init__(self, target: int, delay_seconds: float) -> None:
+        self._target = target
+        self._delay_seconds = delay_seconds
+
+    async def listen(self, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, HOST, port)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            onward = await asyncio.open_connection(HOST, self._target)
+        except OSError:
+            writer.transport.abort()  # as the server itself would: refused
+            return
+        for stream in (writer, onward[1]):
+            stream.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.gather(self._lead(reader, onward[1]), self._lead(onward[0], writer))
+        for stream in (writer, onward[1]):
+            stream.close()
+
+    async def _lead(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        # What came before still waits while more is taken: a delay, not a turnstile.
+        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        await asyncio.gather(self._take(source, line), self._hand_on(line, sink))
+
+    async def _take(self, source: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]) -> None:
+        loop, received = asyncio.get_running_loop(), b"-"
+        while received:  # an empty one last: the connection's end is delayed as well
+            try:
+                received = await source.read(_CHUNK)
+            except ConnectionError:
+                received = b""
+            line.put_nowait((loop.time() + self._delay_seconds, received))
+
+    async def _hand_on(self, line: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due, received = await line.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if sink.is_closing():
+                return
+            if not received:
+                sink.write_eof()
+                return
+            sink.write(received)
+
+
+async def serve(routes: Sequence[tuple[int, int]], delay_seconds: float) -> None:
+    """Until the process ends. Routes are (port to listen at, port to lead to)."""
+    servers = [await DelayProxy(target, delay_seconds).listen(port) for port, target in routes]
+    print(f"listening at {', '.join(str(port) for port, _ in routes)}", flush=True)
+    loop = asyncio.get_running_loop()
+    if stat.S_ISFIFO(
+        os.fstat(sys.stdin.fileno()).st_mode
+    ):  # whoever started this is to take it along when it ends
+        loop.add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), _CHUNK) or os._exit(0))
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+def _route(text: str) -> tuple[int, int]:
+    port, _, target = text.partition(":")
+    return int(port), int(target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.delay_proxy", description=__doc__.splitlines()[0])
+    parser.add_argument("--delay-ms", type=float, required=True, help="added to each direction")
+    parser.add_argument("route", type=_route, nargs="+", metavar="PORT:TARGET")
+    options = parser.parse_args()
+    asyncio.run(serve(options.route, options.delay_ms / 1000))
+
+
+if __name__ == "__main__":
+    main()
