@@ -7,11 +7,10 @@
 -- Atomic: of two writes that are remembered at once, the one further on stays.
 --
 -- Positions are compared as text: a Lua number is exact to 2^53 only. Of one width they order as their numbers do, and
--- of digits alone they do so whatever the server's locale, by which Lua compares. Anything of another width was not
--- written here.
+-- of digits alone they do so whatever the server's locale, by which Lua compares. Anything else was not written here.
 for i = 2, #ARGV, 2 do
     local known = redis.call('HGET', KEYS[1], ARGV[i])
-    if not known or #known ~= #ARGV[i + 1] or known < ARGV[i + 1] then
+    if not known or #known ~= #ARGV[i + 1] or known:find('%D') or known < ARGV[i + 1] then
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     end
 end

@@ -1,0 +1,219 @@
+"""Remembered positions while their server is frozen, dead, full, read-only or back with another memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ephemeral.client import connect
+from ephemeral.positions import Place, Recalled, RememberedPositions
+from ephemeral.round_trip import AWAY_SECONDS, RoundTrips
+from tests.cluster_fixtures import free_ports
+from tests.shard_servers import until
+from tests.valkey_server import ValkeyServer, running_valkey
+
+ROOT = Path(__file__).resolve().parents[2]
+SESSION = "st_of-a-shopper"
+ONE = 7
+FLOOR: dict[int, Place] = {ONE: (1, 100)}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[ValkeyServer]:
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: ValkeyServer) -> ValkeyServer:
+    running.admin.flushall()
+    return running
+
+
+class Process:
+    """One process's view. `samples` says whether its sampler reaches the primaries; its patience has a clock that
+    stands still until it is moved."""
+
+    def __init__(self, url: str) -> None:
+        self.now = 1000.0
+        self.samples = True
+        trips = RoundTrips(connect(url), clock=lambda: self.now)
+        self.positions = RememberedPositions(trips, 120, lambda _moment: FLOOR if self.samples else None)
+
+    def settle(self) -> Process:
+        until(lambda: self.recall() is not None)
+        return self
+
+    def remember(self, place: Place) -> bool:
+        return self.positions.remember(SESSION, {ONE: place})
+
+    def recall(self) -> Recalled | None:
+        return self.positions.recall(SESSION)
+
+    def wait_a_while(self) -> None:
+        self.now += AWAY_SECONDS
+
+
+@pytest.fixture
+def process(server: ValkeyServer) -> Process:
+    return Process(server.url).settle()
+
+
+def several_lines(process: Process) -> None:
+    """Leave it with more than one connection open."""
+    barrier = threading.Barrier(8)
+
+    def recall(_number: int) -> None:
+        barrier.wait()
+        process.recall()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(recall, range(8)))
+
+
+# Another memory than before
+
+
+def test_after_a_restart_without_its_memory_nothing_is_known_until_the_floor(
+    process: Process, server: ValkeyServer
+) -> None:
+    assert process.remember((1, 50))
+    process.samples = False
+    server.restart()
+    assert [process.recall() for _ in range(3)] == [None] * 3
+    process.samples = True
+    assert process.recall() == Recalled({}, FLOOR)
+
+
+def test_after_a_restart_with_an_old_memory_nothing_is_known_until_the_floor(
+    process: Process, server: ValkeyServer
+) -> None:
+    """The marker is in the snapshot, the latest write is not."""
+    assert process.remember((1, 40))
+    server.admin.save()
+    assert process.remember((1, 50))
+    process.samples = False
+    server.restart(with_snapshot=True)
+    assert [process.recall() for _ in range(3)] == [None] * 3
+    process.samples = True
+    assert process.recall() == Recalled({ONE: (1, 40)}, FLOOR)
+
+
+def test_a_restart_fails_nobody_who_comes_when_it_is_over(process: Process, server: ValkeyServer) -> None:
+    several_lines(process)
+    server.restart()
+    assert process.remember((1, 50))
+    assert [process.recall() for _ in range(2)] == [None] * 2  # the marker is made, then seen
+    assert process.recall() == Recalled({ONE: (1, 50)}, FLOOR)
+
+
+# Away
+
+
+def test_while_it_is_frozen_nothing_is_known_and_afterwards_everything(
+    process: Process, server: ValkeyServer
+) -> None:
+    assert process.remember((1, 50))
+    before = process.recall()
+    with server.frozen():
+        assert process.recall() is None
+        process.wait_a_while()
+        assert not process.remember((1, 60))
+        process.wait_a_while()
+        assert process.recall() is None
+    process.wait_a_while()
+    until(lambda: process.recall() is not None)
+    assert before == Recalled({ONE: (1, 50)}, FLOOR)
+    assert process.remember((1, 70))
+    assert process.recall() == Recalled({ONE: (1, 70)}, FLOOR)
+
+
+def test_who_finds_it_frozen_spares_the_others(process: Process, server: ValkeyServer) -> None:
+    """Counted at the server, which sees every connection that was tried when it goes on."""
+
+    def tried() -> int:
+        return int(server.admin.info("stats")["total_connections_received"])
+
+    def ask(_number: int) -> bool:
+        return process.recall() is None and not process.remember((1, 60))
+
+    before = tried()
+    with server.frozen(), ThreadPoolExecutor(20) as threads:
+        assert process.recall() is None  # over the connection there was
+        assert all(threads.map(ask, range(200)))
+        process.wait_a_while()
+        assert all(threads.map(ask, range(200)))
+    until(lambda: tried() > before)
+    assert tried() == before + 1
+
+
+def test_nobody_there_is_no_error(server: ValkeyServer) -> None:
+    nowhere = Process(f"redis://127.0.0.1:{free_ports(1)}/0")
+    assert nowhere.recall() is None
+    assert not nowhere.remember((1, 1))
+    nowhere.wait_a_while()
+    assert not nowhere.remember((1, 1))
+    nowhere.positions.distrust(0)
+    assert nowhere.recall() is None
+
+
+def test_who_could_not_reach_it_and_who_could_agree_afterwards(server: ValkeyServer) -> None:
+    """The write of the one that could not was told to be unknown; the other's is there."""
+    here, there = Process(server.url).settle(), Process(server.url).settle()
+    with server.frozen():
+        assert not here.remember((1, 60))
+    assert there.remember((1, 50))
+    assert here.recall() is None  # it does not ask yet
+    here.wait_a_while()
+    until(lambda: here.recall() == there.recall() is not None)
+
+
+# There, and refusing
+
+
+def test_a_full_server_stores_nothing_and_still_tells(process: Process, server: ValkeyServer) -> None:
+    assert process.remember((1, 50))
+    server.admin.config_set("maxmemory", "1")
+    try:
+        assert not process.remember((1, 60))
+        assert process.recall() == Recalled({ONE: (1, 50)}, FLOOR)
+    finally:
+        server.admin.config_set("maxmemory", "0")
+    assert process.remember((1, 60))
+
+
+def test_a_server_that_has_become_a_replica_is_not_believed(process: Process, server: ValkeyServer) -> None:
+    assert process.remember((1, 50))
+    server.admin.replicaof("127.0.0.1", str(free_ports(1)))
+    try:
+        assert process.recall() is None
+        assert not process.remember((1, 60))
+        assert Process(server.url).recall() is None
+    finally:
+        server.admin.replicaof("NO", "ONE")
+    assert process.recall() == Recalled({ONE: (1, 50)}, FLOOR)
+
+
+def test_a_wrong_password_is_no_error(server: ValkeyServer) -> None:
+    stranger = Process(server.url.replace("of-a-test", "wrong"))
+    assert stranger.recall() is None
+    assert not stranger.remember((1, 1))
+
+
+def test_a_greenlet_that_is_interrupted_takes_no_connection_with_it(server: ValkeyServer) -> None:
+    """With one connection: what is left unread on it would be the next one's answer, and losing it would be the end."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.faults.positions_greenlets", server.url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout) == (0, "interrupted\nright\n"), finished.stderr
