@@ -121,11 +121,29 @@ def test_a_later_version_stands_for_the_write(script: Script) -> None:
     assert script.rules() == []
 
 
+def test_a_product_that_was_seen_does_not_vanish(script: Script) -> None:
+    seen = script.read(1, 100)
+    script.add("read-product", sent={"product": "mug"}, status=404)
+    assert script.rules() == []
+    script.add("read-product", sent={"product": "mug"}, status=404, carried=(seen.number,))
+    assert script.rules() == [("went-back", (0, 2))]
+
+
 def test_what_a_session_has_seen_does_not_go_back(script: Script) -> None:
     script.change(2, 200)
     seen = script.read(2, 200, session="bob")
     script.read(1, 100, session="bob", carried=(seen.number,))
     assert script.rules() == [("went-back", (1, 2))]
+
+
+def test_what_was_only_seen_is_kept_with_the_token_or_for_the_credential(script: Script) -> None:
+    wrote = script.change(2, 200)
+    script.read(2, 200, carried=(wrote.number,), credential="shopper-a")
+    script.read(1, 100, credential="shopper-a")
+    assert script.rules() == []
+    script.read(2, 200, credential="shopper-a")
+    script.read(1, 100, credential="shopper-a")
+    assert script.rules() == [("went-back", (3, 4))]
 
 
 def test_an_order_that_was_listed_does_not_vanish(script: Script) -> None:

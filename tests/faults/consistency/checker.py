@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from tests.faults.consistency.history import MERCHANT, READS, History, Look, Operation
 from tests.faults.consistency.knowledge import How, Past
 
-# Besides 200 and 201: nobody can do it now; and an order whose first try still runs.
-_EXPLAINED = (200, 201, 503)
+NOT_FOUND, UNAVAILABLE = 404, 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +68,10 @@ def _missing(operation: Operation, needed: Mapping[str, How]) -> Iterator[tuple[
         how = needed.get(product)
         if how is not None and version < how.version:
             yield product, how, f"version {version} of product {product} instead of {how.version}"
-    if operation.kind == "read-order":
-        order = operation.sent["order"]
-        if not operation.good and order in needed:
-            yield order, needed[order], "no such order"
+    if operation.kind in ("read-product", "read-order") and operation.status == NOT_FOUND:
+        name = operation.sent["product" if operation.kind == "read-product" else "order"]
+        if name in needed:
+            yield name, needed[name], "nothing"
     elif operation.kind == "list-orders" and operation.good:
         # Newest first, and an order's id tells its time: a page holds every order from its last one on.
         reaches = "" if operation.whole else min(operation.orders)
@@ -182,19 +181,21 @@ def availability(history: History) -> Iterator[Finding]:
     touched = {event.shard for event in history.events}
     workers_died = any(event.verb == "kill-worker" for event in history.events)
     for operation in history.operations:
-        refused = operation.status not in (None, *_EXPLAINED) and not _is_known_conflict(operation)
-        if refused or (operation.status is None and not workers_died):
+        if operation.status is None:
+            wrong = not workers_died
+        else:
+            wrong = not operation.good and operation.status != UNAVAILABLE and not _is_explained(operation)
+        if wrong:
             yield Finding("wrong-answer", (operation.number,), str(operation))
-        elif operation.status == 503 and operation.shard not in touched:
+        elif operation.status == UNAVAILABLE and operation.shard not in touched:
             yield Finding("disturbed", (operation.number,), str(operation))
 
 
-def _is_known_conflict(operation: Operation) -> bool:
-    """A repeat that met its own first try; a missing order, which `reads` judges."""
-    return operation.problem == "request-in-progress" or (operation.kind, operation.status) == (
-        "read-order",
-        404,
-    )
+def _is_explained(operation: Operation) -> bool:
+    """An order whose first try still runs; what is not there, which `reads` judges: to whom nothing is promised, a
+    replica need not have it yet."""
+    is_read = operation.kind in ("read-product", "read-order")
+    return operation.problem == "request-in-progress" or (is_read and operation.status == NOT_FOUND)
 
 
 RULES: Sequence[Callable[[History], Iterator[Finding]]] = (

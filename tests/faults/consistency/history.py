@@ -27,7 +27,8 @@ class Operation:
     header or cookie; `credential` is the key or session token it sent, by a name of ours. `sent` has what it asked
     for: `product` and `price`, or `key` and `items` (product → quantity), or `order`, or `limit`.
 
-    `status` is None where the connection ended before the answer was there. `products` are the versions and prices
+    `status` is None where the connection ended before the answer was there; `problem` and `detail` are of one that is
+    not good. `products` are the versions and prices
     that came back, `orders` the ids; `whole`: the list ended with them, so that what is not in it is not there.
     """
 
@@ -43,6 +44,7 @@ class Operation:
     sent: Mapping[str, Any] = field(default_factory=dict)
     status: int | None = None
     problem: str | None = None
+    detail: str | None = None
     products: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     orders: tuple[str, ...] = ()
     whole: bool = True
@@ -65,7 +67,7 @@ class Operation:
 
     def __str__(self) -> str:
         what = ", ".join(f"{name}={value}" for name, value in self.sent.items())
-        came = f"{self.status or 'dropped'} {self.problem or ''}".strip()
+        came = " ".join(str(each) for each in (self.status or "dropped", self.problem, self.detail) if each)
         return f"#{self.number} {self.session} {self.kind}({what}) → {came} by {self.served_by or 'nobody'}"
 
 

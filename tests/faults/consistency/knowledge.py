@@ -61,7 +61,8 @@ class Past:
         """What this one must see. To be asked for each operation once, in their order."""
         while self._ending and self._ending[0][0] < operation.started:
             ended = heapq.heappop(self._ending)[2]
-            if ended.credential is not None:
+            # What was only seen is kept by the client where it carries a token, and for its credential where not.
+            if ended.credential is not None and (ended.kind in WRITES or not ended.carried):
                 self._by_credential[ended.credential].learn(ended)
         carried = Known()
         for number in operation.carried:

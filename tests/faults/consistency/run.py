@@ -131,7 +131,7 @@ def _look_at(servers: Servers, node: str, database: str, store: str) -> Look:
         store,
         database=database,
     )
-    return Look(node, store, {each: (*rest,) for each, *rest in products}, orders, dict(keys))
+    return Look(node, store, {each: (*rest,) for each, *rest in products}, dict(orders), dict(keys))
 
 
 def keep(history: History) -> Path:

@@ -162,7 +162,7 @@ class Session:
         try:
             answer = self._wire.request(method, path, headers, body)
         except DroppedError as error:
-            told = replace(asked, ended=self._recorder.now(), problem=str(error))
+            told = replace(asked, ended=self._recorder.now(), detail=str(error))
         else:
             told = replace(asked, ended=self._recorder.now(), **_told(kind, answer))
             self._keep(told)
@@ -198,8 +198,9 @@ def _told(kind: str, answer: Answer) -> dict[str, Any]:
         "token": token,
     }
     if not answer.good:
-        kind_of_problem = answer.document.get("type", "").rpartition("/")[2].rpartition("#")[2]
-        return told | {"problem": kind_of_problem}
+        problem = answer.document
+        kind_of_problem = problem["type"].rpartition("/")[2].rpartition("#")[2]
+        return told | {"problem": kind_of_problem, "detail": problem["detail"]}
     document = answer.document
     things = document["data"] if kind.startswith("list") else [document]
     told["whole"] = not kind.startswith("list") or document["next_cursor"] is None
