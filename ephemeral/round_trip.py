@@ -1,9 +1,8 @@
 """Several commands in one packet, and their replies: a round trip to the Redis-compatible server that costs little.
 
-redis-py's pipeline takes twice the processor time (`python -m bench.positions`), most of the rest for asking the
-operating system whether a connection still lives and for counting what it does. Here a connection is used as it is. One
-that the server has closed fails at once, and the commands are sent again over a new one: so they must bear being done
-twice.
+redis-py takes two to four times the processor time (`python -m bench.positions`), much of it for taking a connection:
+it asks the operating system whether it still lives, and counts what it does. Here a connection is used as it is. One that
+the server has closed fails at once, and the commands are sent again over a new one: so they must bear being done twice.
 
 A server that does not answer is waited for once, not by everybody: after a failure it counts as away for
 `AWAY_SECONDS`, and whoever asks is refused at once. Then one caller tries again while the others are still refused.
@@ -50,11 +49,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A connection that waits for no reply. `generation` counts how often the server was found to have hung up."""
+    """A connection that waits for no reply."""
 
     connection: Any
     server: Server
-    generation: int
 
 
 class RoundTrips:
@@ -70,7 +68,6 @@ class RoundTrips:
         self._new_connection: Callable[[], Any] = lambda: pool.connection_class(**pool.connection_kwargs)
         self._clock = clock
         self._lock = threading.Lock()
-        self._generation = 0
         # Until then the server counts as away; 0: it does not.
         self._away_until = 0.0
         # Last in, first out, so that no more connections are opened than are in use at one time.
@@ -117,19 +114,13 @@ class RoundTrips:
     def _ask(self, line: _Line | None, commands: Sequence[Command]) -> tuple[_Line, Answer]:
         if line is not None:
             try:
-                if line.generation == self._generation:
-                    return line, self._exchange(line, commands)
-                line.connection.disconnect()
-            except redis.ConnectionError:
-                # Restarted, or it closes idle connections. The others to it are no better.
-                self._generation = max(self._generation, line.generation + 1)
+                return line, self._exchange(line, commands)
+            except redis.ConnectionError:  # the server was restarted, or closes idle connections
+                pass
         line = self._open()
         return line, self._exchange(line, commands)
 
     def _open(self) -> _Line:
-        generation = (
-            self._generation
-        )  # before connecting: what is found out meanwhile holds for this line too
         connection = self._new_connection()
         try:
             connection.connect()
@@ -139,7 +130,7 @@ class RoundTrips:
         except BaseException:  # a greenlet that was killed, too: half a handshake is no connection
             connection.disconnect()
             raise
-        return _Line(connection, _server(server_section, memory_section), generation)
+        return _Line(connection, _server(server_section, memory_section))
 
     @staticmethod
     def _exchange(line: _Line, commands: Sequence[Command]) -> Answer:
