@@ -1,8 +1,9 @@
 """Several commands in one packet, and their replies: a round trip to the Redis-compatible server that costs little.
 
 redis-py takes two to four times the processor time (`python -m bench.positions`), much of it for taking a connection:
-it asks the operating system whether it still lives, and counts what it does. Here a connection is used as it is. One that
-the server has closed fails at once, and the commands are sent again over a new one: so they must bear being done twice.
+it asks the operating system whether it still lives, and counts what it does. Here a connection is used as it is. One
+that the server has closed fails at once, and the commands are sent again over a new one: so they must bear being done
+twice.
 
 A server that does not answer is waited for once, not by everybody: after a failure it counts as away for
 `AWAY_SECONDS`, and whoever asks is refused at once. Then one caller tries again while the others are still refused.
