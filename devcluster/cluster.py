@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from devcluster import bootstrap, credentials, postgres, programs, publish, shutdown, valkey
+from devcluster import bootstrap, credentials, lineage, postgres, programs, publish, rejoin, shutdown, valkey
 from devcluster.account import server_account
-from devcluster.errors import ClusterError, Interrupted
+from devcluster.errors import ClusterError, Interrupted, OffLineage
 from devcluster.layout import Layout
 from devcluster.processes import Launcher
 from devcluster.topology import HOST, PostgresNode, Topology, ValkeyNode
@@ -122,30 +122,38 @@ class Cluster:
 
     def primary(self, shard: str) -> PostgresNode:
         """The node of a shard that is primary by what lies on disk. The newest timeline wins."""
-        made = [node for node in self.topology.nodes(shard) if self.postgres.made(node)]
-        primaries = [node for node in made if not self.postgres.is_standby(node)]
-        if not primaries:
-            raise ClusterError(f"{shard} has no primary: every one of {_names(made)} is a replica")
-        newest = max(self.postgres.timeline(node) for node in primaries)
-        found = [node for node in primaries if self.postgres.timeline(node) == newest]
-        if len(found) > 1:
-            raise ClusterError(f"{shard} has more than one primary on disk: {_names(found)}")
-        return found[0]
+        nodes = {node.name: node for node in self.topology.nodes(shard)}
+        folders = {name: self.postgres.folder(node) for name, node in nodes.items()}
+        return nodes[lineage.primary(shard, folders)]
 
     def start_server(self, name: str) -> None:
-        """Start one server that has died, in a cluster that runs. Raises `ClusterError` where it runs."""
+        """Start one server that has died, in a cluster that runs; as a replica, if it was failed over meanwhile.
+
+        Raises `ClusterError` where it runs.
+        """
         self.programs = programs.find(self.layout, self.environ)
         self._prepare()
         nodes = {node.name: node for node in self.topology}
         if name not in nodes:
             raise ClusterError(f"there is no server {name}: it is one of {', '.join(nodes)}")
         node = nodes[name]
+        siblings = self.topology.nodes(node.shard) if isinstance(node, PostgresNode) else ()
+        if node in rejoin.left_behind(self.postgres, siblings):
+            self.rejoin(name)
+            return
         if not _port_is_free(node.port):
             raise ClusterError(f"{name} runs already, or something else has its port {node.port}")
         if isinstance(node, ValkeyNode):
-            self.valkey.start(node)
+            with self.layout.occupied(name):
+                self.valkey.start(node)
         else:
-            self.postgres.start(node, self.topology.nodes(node.shard))
+            self._start_postgres(node, siblings)
+        publish.processes(self)
+
+    def rejoin(self, name: str) -> None:
+        """Bring a server that was failed over back as a replica. Raises `ClusterError` where that cannot be."""
+        (node,) = (node for node in self.topology.nodes() if node.name == name)
+        rejoin.bring_back(self.postgres, node, self.topology.nodes(node.shard), self.report)
         publish.processes(self)
 
     def _prepare(self) -> None:
@@ -174,19 +182,23 @@ class Cluster:
         self, node: PostgresNode, primary: PostgresNode, nodes: Sequence[PostgresNode]
     ) -> None:
         if self.postgres.made(node) and not self.postgres.is_standby(node):
-            # It may hold writes that the newer primary does not have, so what becomes of it is not decided here.
-            folder = self.postgres.folder(node)
-            self.report(
-                f"{node.name} was primary before {primary.name}: left stopped; without {folder} it is made anew"
-            )
+            rejoin.bring_back(self.postgres, node, nodes, self.report)
             return
         if self.postgres.made(node) and self.postgres.slot_is_lost(node, primary):
             self.report(f"{node.name} is too far behind {primary.name}: copying it anew")
             self.postgres.remove(node)
         if not self.postgres.made(node):
             self.postgres.make_replica(node, primary)
-        self.postgres.start(node, nodes)
-        self.postgres.prepare_slots(node, nodes)
+        self._start_postgres(node, nodes)
+
+    def _start_postgres(self, node: PostgresNode, siblings: Sequence[PostgresNode]) -> None:
+        try:
+            with self.layout.occupied(node.name):
+                self.postgres.start(node, siblings)
+                self.postgres.prepare_slots(node, siblings)
+        except OffLineage as error:
+            self.report(str(error))
+            rejoin.bring_back(self.postgres, node, siblings, self.report, off_lineage=True)
 
     def _gather(self, futures: Sequence[Future[Any]]) -> None:
         """Wait for all; the first that fails ends the others, and is raised."""

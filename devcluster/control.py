@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from devcluster import programs, removal, shutdown
+from devcluster import lineage, programs, removal, shutdown
 from devcluster.account import server_account
 from devcluster.bootstrap import SHARD_DATABASE
 from devcluster.cluster import Cluster
@@ -90,16 +90,16 @@ def psql(layout: Layout, name: str, arguments: Sequence[str], environ: Mapping[s
     primaries = sorted({f"{node.rpartition('-')[0]}-primary" for node in ports})
     target = {}
     if name in primaries:
-        shard = name.removesuffix("primary")
-        chosen = [port for node, port in ports.items() if node.startswith(shard)]
+        shard = name.removesuffix("-primary")
+        # By what lies on disk: a primary from before a failover would also say that it accepts writes.
+        siblings = {node: layout.server(node) for node in ports if node.rpartition("-")[0] == shard}
+        name = lineage.primary(shard, siblings)
         target = {"PGTARGETSESSIONATTRS": "read-write"}
-    elif name in ports:
-        chosen = [ports[name]]
-    else:
+    if name not in ports:
         raise ClusterError(f"there is no node {name}: NODE is one of {', '.join([*primaries, *ports])}")
     connection = {
-        "PGHOST": ",".join(HOST for _ in chosen),
-        "PGPORT": ",".join(chosen),
+        "PGHOST": HOST,
+        "PGPORT": ports[name],
         "PGUSER": ADMINISTRATOR,
         "PGDATABASE": SHARD_DATABASE,
         "PGPASSWORD": json.loads(layout.secrets.read_text())[ADMINISTRATOR],

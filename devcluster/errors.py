@@ -11,3 +11,11 @@ class ClusterError(MarketplaceError):
 
 class Interrupted(ClusterError):
     """A stop was asked for while the cluster was still starting."""
+
+
+class OffLineage(ClusterError):
+    """A replica has replayed what its primary never had: it has to be brought back before it can follow."""
+
+
+class NotYet(ClusterError):
+    """A server is frozen, or somebody else is at it: the same will do in a moment."""

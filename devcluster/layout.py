@@ -18,7 +18,7 @@ from pathlib import Path
 
 from devcluster import removal
 from devcluster.account import Account
-from devcluster.errors import ClusterError
+from devcluster.errors import ClusterError, NotYet
 
 # The first that root can write to. Not /tmp: it is emptied at every boot.
 _ELSEWHERE = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - what lies there is used only if it is ours
@@ -152,6 +152,27 @@ class Layout:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            yield
+
+    @contextmanager
+    def occupied(self, name: str) -> Iterator[None]:
+        """Have one server to oneself, to start it or to bring it back. Raises `NotYet` where somebody else has it.
+
+        The supervisor and a person's own command may be at the same server.
+        """
+        path = self.records / f".{name}.lock"
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise NotYet(f"{name} is being started or brought back already") from error
+            yield
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """One at a time says what runs: two servers may be brought back at once, by two threads or processes."""
+        with open(os.open(self.records / ".publish.lock", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def holder(self) -> int | None:

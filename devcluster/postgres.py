@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psycopg
 
-from devcluster import postgres_settings
-from devcluster.errors import ClusterError
+from devcluster import lineage, postgres_settings, slots
+from devcluster.errors import ClusterError, OffLineage
 from devcluster.layout import Layout
 from devcluster.processes import Launcher, Process
 from devcluster.programs import Programs
@@ -29,6 +29,9 @@ ADMINISTRATOR = "postgres"
 STOP_SIGNALS = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 # Crash recovery after a kill -9 under load takes a while.
 _START_SECONDS = 120.0
+_ALTER_SYSTEM_FILE = "postgresql.auto.conf"
+# What PostgreSQL says of a replica whose recovery went past the point at which the primary's timeline begins.
+_OFF_LINEAGE = ("is not a child of this server's history", "does not contain minimum recovery point")
 _POLL_SECONDS = 0.02
 
 
@@ -49,12 +52,7 @@ class Postgres:
         return self.folder(node).exists()
 
     def is_standby(self, node: PostgresNode) -> bool:
-        return (self.folder(node) / "standby.signal").exists()
-
-    def timeline(self, node: PostgresNode) -> int:
-        """The timeline a server is on: each promotion begins a new one, and leaves a history file."""
-        histories = (self.folder(node) / "pg_wal").glob("????????.history")
-        return max((int(path.stem, 16) for path in histories), default=1)
+        return lineage.is_standby(self.folder(node))
 
     def check_version(self, node: PostgresNode) -> None:
         found = (self.folder(node) / "PG_VERSION").read_text().strip()
@@ -67,7 +65,7 @@ class Postgres:
 
     def make_primary(self, node: PostgresNode) -> None:
         """A new, empty server: data checksums, UTF-8, passwords by SCRAM."""
-        folder = self._temporary(node)
+        folder = self._make_temporary(node)
         password = self.layout.data / f".password-{node.name}"
         _write_new(password, self.passwords[ADMINISTRATOR])
         self.layout.account.give(password)
@@ -94,12 +92,9 @@ class Postgres:
 
     def make_replica(self, node: PostgresNode, primary: PostgresNode) -> None:
         """A copy of the running primary that follows it, with a replication slot of its own."""
-        folder = self._temporary(node)
+        folder = self._make_temporary(node)
         with self.connect(primary) as connection:  # made for a later primary, or by a try that was killed
-            connection.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-                [node.slot],
-            )
+            slots.drop(connection, node.slot)
         self.launcher.command(
             [
                 self.programs.postgres / "pg_basebackup",
@@ -115,9 +110,24 @@ class Postgres:
                 *(() if self.durable else ("--no-sync", "--no-manifest")),
             ],
             environ={"PGPASSWORD": self.passwords[postgres_settings.REPLICATION_ROLE]},
+            cwd=folder,  # by which it is found, should whoever started it be killed
         )
-        self._install(folder / "standby.signal", "")
+        self.adopt(node, folder)
+
+    def adopt(self, node: PostgresNode, folder: Path) -> None:
+        """Make a complete folder this node's own, as a replica: from no moment on could it start as a primary."""
+        self._install(folder / lineage.STANDBY_SIGNAL, "")
         folder.rename(self.folder(node))
+
+    def altered(self, folder: Path) -> str:
+        """What was set with ALTER SYSTEM, but for whom to follow: `postgres_settings` knows that at each start."""
+        path = folder / _ALTER_SYSTEM_FILE
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return "".join(line for line in lines if not line.startswith("primary_conninfo "))
+
+    def alter(self, node: PostgresNode, text: str) -> None:
+        """Write what `altered` returned, while the server is stopped."""
+        self._install(self.folder(node) / _ALTER_SYSTEM_FILE, text)
 
     def remove(self, node: PostgresNode) -> None:
         """Delete a stopped replica's folder, so that it is made anew."""
@@ -130,8 +140,13 @@ class Postgres:
         folder = self.folder(node)
         password = self.passwords[postgres_settings.REPLICATION_ROLE]
         self._install(folder / postgres_settings.PASSWORD_FILE, postgres_settings.password_line(password))
-        text = postgres_settings.text(node, siblings, self.programs.postgres_major, durable=self.durable)
+        primary = lineage.newest_primaries({each: self.folder(each) for each in siblings})
+        ordered = sorted(siblings, key=lambda each: each not in primary)
+        text = postgres_settings.text(node, ordered, self.programs.postgres_major, durable=self.durable)
         self._install(folder / postgres_settings.FILE, text)
+        # A failover sets whom to follow with ALTER SYSTEM, and copying a server copies that too; ports may have
+        # changed since.
+        self.alter(node, self.altered(folder))
         # Whatever ran in this folder was stopped before: a pid that another program has got since would only
         # keep the server from starting.
         (folder / "postmaster.pid").unlink(missing_ok=True)
@@ -143,13 +158,17 @@ class Postgres:
         while not self._accepts(folder, process.pid):
             self.launcher.check()
             if not self.launcher.alive(process):
-                raise ClusterError(f"{node.name} did not start: {_reason(log, logged_before)} (in {log})")
+                reason = _reason(log, logged_before)
+                kind = OffLineage if any(words in reason for words in _OFF_LINEAGE) else ClusterError
+                raise kind(f"{node.name} did not start: {reason} (in {log})")
             if time.monotonic() > deadline:
                 raise ClusterError(f"{node.name} is not ready after {_START_SECONDS:.0f} s: see {log}")
             time.sleep(_POLL_SECONDS)
         return process
 
-    def connect(self, node: PostgresNode, database: str = "postgres") -> psycopg.Connection:
+    def connect(
+        self, node: PostgresNode, database: str = "postgres", *, timeout_seconds: int = 10
+    ) -> psycopg.Connection:
         """An autocommit connection as the administrator."""
         return psycopg.connect(
             host=HOST,
@@ -158,33 +177,27 @@ class Postgres:
             user=ADMINISTRATOR,
             password=self.passwords[ADMINISTRATOR],
             autocommit=True,
-            connect_timeout=10,
+            connect_timeout=timeout_seconds,
         )
 
     def prepare_slots(self, node: PostgresNode, siblings: Sequence[PostgresNode]) -> None:
-        """Give a server a slot for each sibling, so that it can serve them from the moment it is promoted.
-
-        A slot that was never used keeps no WAL.
-        """
+        """Give a server a slot for each sibling, so that it can serve them from the moment it is promoted."""
         with self.connect(node) as connection:
-            for sibling in siblings:
-                if sibling != node:
-                    connection.execute(
-                        "SELECT pg_create_physical_replication_slot(%(slot)s) WHERE NOT EXISTS"
-                        " (SELECT FROM pg_replication_slots WHERE slot_name = %(slot)s)",
-                        {"slot": sibling.slot},
-                    )
+            slots.prepare(connection, [sibling.slot for sibling in siblings if sibling != node])
 
     def slot_is_lost(self, node: PostgresNode, primary: PostgresNode) -> bool:
         """Whether the primary has thrown away WAL that this replica still needed."""
         with self.connect(primary) as connection:
-            lost = connection.execute(
-                "SELECT FROM pg_replication_slots WHERE slot_name = %s AND wal_status = 'lost'", [node.slot]
-            )
-            return lost.rowcount > 0
+            return slots.is_lost(connection, node.slot)
 
-    def _temporary(self, node: PostgresNode) -> Path:
-        folder = self.layout.data / f".making-{node.name}"
+    def temporary(self, node: PostgresNode) -> Path:
+        """Where a server lies while it is made."""
+        return self.layout.data / f".making-{node.name}"
+
+    def _make_temporary(self, node: PostgresNode) -> Path:
+        folder = self.temporary(node)
+        if folder.exists():  # of a try that failed
+            shutil.rmtree(folder)
         folder.mkdir(mode=0o700)
         self.layout.account.give(folder)
         return folder

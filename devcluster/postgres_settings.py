@@ -18,12 +18,12 @@ _FIRST_WITH_IO_METHOD = 18
 
 
 def text(node: PostgresNode, siblings: Sequence[PostgresNode], major: int, *, durable: bool) -> str:
-    """The file for one node. `siblings` are all nodes of its shard, itself included."""
+    """The file for one node. `siblings` are all nodes of its shard, itself included, and the primary first."""
     values = {**_common(), **_replication(node, siblings)}
     if major >= _FIRST_WITH_IO_METHOD:
         values["io_method"] = "sync"  # six idle servers would keep three I/O worker processes each
     if not durable:
-        values |= {"fsync": "off", "full_page_writes": "off"}
+        values["fsync"] = "off"  # not full_page_writes: pg_rewind copies pages while the primary writes them
     lines = (f"{name} = '{str(value).replace(chr(39), chr(39) * 2)}'" for name, value in values.items())
     return "\n".join(["# Written anew at every start. ALTER SYSTEM wins over it.", *lines, ""])
 
@@ -70,7 +70,7 @@ def _common() -> dict[str, str | int]:
 
 def _replication(node: PostgresNode, siblings: Sequence[PostgresNode]) -> dict[str, str | int]:
     others = [sibling for sibling in siblings if sibling != node]
-    names = ", ".join(f'"{sibling.name}"' for sibling in siblings)
+    names = ", ".join(sorted(f'"{sibling.name}"' for sibling in siblings))
     values: dict[str, str | int] = {
         "cluster_name": node.name,
         "port": node.port,
@@ -98,9 +98,11 @@ def _replication(node: PostgresNode, siblings: Sequence[PostgresNode]) -> dict[s
     if others:
         hosts, ports = ",".join(HOST for _ in others), ",".join(str(other.port) for other in others)
         values["primary_slot_name"] = node.slot
-        # libpq finds the sibling that is primary now, so this stays right after a failover.
+        # libpq finds the sibling that is primary now, so this stays right after a failover. It takes the first
+        # that accepts writes: a primary from before a failover may, so the present one stands first. One that is
+        # frozen costs the others its timeout, and libpq takes no shorter one.
         values["primary_conninfo"] = (
             f"host={hosts} port={ports} user={REPLICATION_ROLE} application_name={node.name} "
-            f"passfile={PASSWORD_FILE} target_session_attrs=read-write connect_timeout=5"
+            f"passfile={PASSWORD_FILE} target_session_attrs=read-write connect_timeout=2"
         )
     return values

@@ -16,7 +16,7 @@ from devcluster.layout import Layout
 from devcluster.processes import server_environment
 
 OLDEST_POSTGRES = 16
-_POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_basebackup", "psql")
+_POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_basebackup", "pg_rewind", "psql")
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,13 +56,14 @@ def processes(cluster: Cluster) -> None:
     """Write `$VAR/cluster.json`: what was started and is not stopped."""
     nodes = {node.name: node for node in cluster.topology}
     described = []
-    for process in cluster.launcher.recorded():
-        node = nodes.get(process.name)
-        port = node.port if node else cluster.http_port
-        identity = {"name": process.name, "kind": process.kind, "pid": process.pid}
-        described.append({**identity, "host": HOST, "port": port, "dsn": _address(cluster, node)})
-    value = {"base_url": base_url(cluster), "processes": described}
-    write_private(cluster.layout.processes, json.dumps(value, indent=2) + "\n")
+    with cluster.layout.publishing():
+        for process in cluster.launcher.recorded():
+            node = nodes.get(process.name)
+            port = node.port if node else cluster.http_port
+            identity = {"name": process.name, "kind": process.kind, "pid": process.pid}
+            described.append({**identity, "host": HOST, "port": port, "dsn": _address(cluster, node)})
+        value = {"base_url": base_url(cluster), "processes": described}
+        write_private(cluster.layout.processes, json.dumps(value, indent=2) + "\n")
 
 
 def base_url(cluster: Cluster) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from devcluster import postgres, removal, valkey
+from devcluster import lineage, postgres, removal, valkey
 from devcluster.errors import ClusterError
 from devcluster.layout import Layout
 from devcluster.processes import Launcher, Process, start_mark
@@ -17,7 +17,8 @@ from devcluster.processes import Launcher, Process, start_mark
 # gunicorn first finishes the requests in flight, which its own graceful timeout bounds.
 HTTP_STOP_SIGNALS = ((signal.SIGTERM, 35.0), (signal.SIGQUIT, 2.0), (signal.SIGKILL, 5.0))
 _WORKERS_SECONDS = 2.0
-_SERVER_PROGRAMS = frozenset({"postgres", "valkey-server", "redis-server"})
+_POSTGRES_PROGRAMS = frozenset({"postgres", "pg_basebackup", "pg_rewind"})
+_PROGRAMS = _POSTGRES_PROGRAMS | {"valkey-server", "redis-server"}
 
 
 def leftovers(layout: Layout, launcher: Launcher) -> list[Process]:
@@ -29,19 +30,25 @@ def leftovers(layout: Layout, launcher: Launcher) -> list[Process]:
     recorded = launcher.recorded()
     found = {process.pid: process for process in recorded if launcher.alive(process)}
     orphaned = {process.pid for process in recorded if process.kind == "http"} - set(found)
+    others: dict[int, tuple[psutil.Process, Process]] = {}
     for process in psutil.process_iter(["name"]):
         if process.pid in found:
             continue
         with suppress(psutil.Error, OSError):
             folder = Path(process.cwd())
             # A server works inside its own data folder, where no other cluster's does.
-            if process.info["name"] in _SERVER_PROGRAMS and layout.data in folder.parents:
-                if not any(parent.pid in found for parent in process.parents()):
-                    name = folder.relative_to(layout.data).parts[0]
-                    kind = "postgres" if process.info["name"] == "postgres" else "redis"
-                    found[process.pid] = Process(name, kind, process.pid, start_mark(process.pid) or "")
+            if process.info["name"] in _PROGRAMS and layout.data in folder.parents:
+                name = folder.relative_to(layout.data).parts[0]
+                kind = "postgres" if process.info["name"] in _POSTGRES_PROGRAMS else "redis"
+                other = Process(name, kind, process.pid, start_mark(process.pid) or "")
+                others[process.pid] = (process, other)
             elif folder == removal.ROOT and os.getpgid(process.pid) in orphaned:
                 found[process.pid] = Process("http", "http", process.pid, start_mark(process.pid) or "")
+    servers = {*found, *others}
+    for process, other in others.values():
+        with suppress(psutil.Error):
+            if not any(parent.pid in servers for parent in process.parents()):
+                found[other.pid] = other
     return list(found.values())
 
 
@@ -53,7 +60,7 @@ def stop(layout: Layout, launcher: Launcher) -> None:
     running = leftovers(layout, launcher)
     launcher.thaw(running)  # all before any: a primary would wait for a replica that is frozen
     databases = [process for process in running if process.kind == "postgres"]
-    standby = [each for each in databases if (layout.server(each.name) / "standby.signal").exists()]
+    standby = [each for each in databases if lineage.is_standby(layout.server(each.name))]
     http = [each for each in running if each.kind == "http"]
     left = launcher.stop(http, HTTP_STOP_SIGNALS)
     launcher.end_groups(http, _WORKERS_SECONDS)

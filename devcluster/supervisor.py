@@ -18,6 +18,7 @@ from devcluster.cluster import Cluster
 from devcluster.errors import ClusterError, Interrupted
 from devcluster.processes import Process
 from devcluster.removal import ROOT
+from devcluster.watch import Watch
 
 _READY_SECONDS = 60.0
 _WATCH_SECONDS = 0.5
@@ -82,7 +83,11 @@ def _run(cluster: Cluster, stopping: StopRequest, *, serve: bool) -> int:
         publish.processes(cluster)
     say(f"\nup in {time.monotonic() - began:.1f} s; Ctrl-C stops everything, the data stays\n")
     say(_next_steps(cluster, store_id) if http else f"the servers' addresses: {cluster.layout.processes}")
-    return _watch(cluster, http, stopping)
+    with Watch(cluster) as watch:
+        try:
+            return _watch(cluster, http, stopping, watch)
+        finally:
+            cluster.launcher.interrupt()  # what is being brought back must not keep anyone from stopping
 
 
 @contextmanager
@@ -142,15 +147,18 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _watch(cluster: Cluster, http: Process | None, stopping: StopRequest) -> int:
+def _watch(cluster: Cluster, http: Process | None, stopping: StopRequest, watch: Watch) -> int:
     """Say which server has died, once each.
 
-    It stays down: whoever kills a server wants to see what then happens. The service's end is the run's.
+    It stays down: whoever kills a server wants to see what then happens. Where a failover does, `watch` brings the
+    server back. The service's end is the run's.
     """
     told: set[Process] = set()
     while not stopping.wait(_WATCH_SECONDS):
         for process in cluster.launcher.recorded():
-            if process in told or cluster.launcher.alive(process):
+            if process in told or cluster.launcher.alive(process) or process.name in watch.busy:
+                continue
+            if process not in cluster.launcher.recorded():  # brought back meanwhile
                 continue
             told.add(process)
             log = cluster.layout.log(process.name)

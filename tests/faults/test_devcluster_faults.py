@@ -6,95 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from devcluster.control import clean, described, open_layout
-from devcluster.layout import Layout
+from devcluster.control import clean
 from devcluster.processes import Launcher, Process
-from devcluster.shutdown import leftovers
-from tests.cluster_fixtures import ROOT, free_ports
-
-_PATIENCE_SECONDS = 60.0
-
-
-class Place:
-    """A data folder and ports of its own, and the commands on it. One shard of two nodes, for speed."""
-
-    def __init__(self, folder: Path) -> None:
-        # Deeper than a Unix socket's path may be, and with spaces.
-        self.var = folder / "a folder with spaces" / ("long " * 30).strip()
-        self.first_port = free_ports(5)
-
-    @property
-    def layout(self) -> Layout:
-        return open_layout(self.var, {})
-
-    @property
-    def environ(self) -> dict[str, str]:
-        ports = {"CLUSTER_PORT": str(self.first_port), "PORT": str(self.first_port + 4)}
-        return {**os.environ, **ports, "VAR": str(self.var)}
-
-    def start(self) -> subprocess.Popen[str]:
-        small = ("--no-fsync", "--servers-only", "--shards", "1", "--replicas", "1", "--locks", "0")
-        return subprocess.Popen(
-            [sys.executable, "-m", "devcluster", "up", *small],
-            cwd=ROOT,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    @contextmanager
-    def up(self) -> Iterator[subprocess.Popen[str]]:
-        """A started cluster, stopped by SIGTERM at the end unless it has ended before."""
-        with self.start() as process:
-            try:
-                wait_until(lambda: self.layout.processes.exists() or process.poll() is not None)
-                assert process.poll() is None, process.communicate()[0]
-                yield process
-            finally:
-                process.terminate()
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "devcluster", *command]
-        return subprocess.run(argv, cwd=ROOT, env=self.environ, capture_output=True, text=True, check=False)
-
-    def running(self) -> list[Process]:
-        layout = self.layout
-        return leftovers(layout, Launcher(layout.account, layout.records, layout.logs))
-
-    def pid(self, name: str) -> int:
-        return int(next(each["pid"] for each in described(self.layout) if each["name"] == name))
-
-    def connect(self, name: str = "shard-0-a") -> psycopg.Connection:
-        dsn = next(each["dsn"] for each in described(self.layout) if each["name"] == name)
-        return psycopg.connect(dsn, autocommit=True)
-
-    def write(self, value: int) -> None:
-        with self.connect() as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS public.written (value integer)")
-            connection.execute("INSERT INTO public.written VALUES (%s)", [value])
-
-    def read(self, name: str = "shard-0-a") -> list[int]:
-        with self.connect(name) as connection:
-            return [
-                value for (value,) in connection.execute("SELECT value FROM public.written ORDER BY value")
-            ]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+from tests.supervised import PATIENCE_SECONDS, Place, wait_until
 
 
 @pytest.fixture
@@ -110,7 +29,7 @@ def test_a_terminated_up_leaves_no_process_and_keeps_the_data(place: Place) -> N
     with place.up() as up:
         place.write(1)
         up.terminate()
-        assert up.wait(_PATIENCE_SECONDS) == 0
+        assert up.wait(PATIENCE_SECONDS) == 0
     assert place.running() == []
     assert not place.layout.processes.exists()
     with place.up():
@@ -122,7 +41,7 @@ def test_an_up_whose_reader_is_gone_still_stops_everything(place: Place) -> None
         assert up.stdout is not None
         up.stdout.close()
         up.terminate()
-        assert up.wait(_PATIENCE_SECONDS) == 0
+        assert up.wait(PATIENCE_SECONDS) == 0
     assert place.running() == []
 
 
@@ -143,7 +62,7 @@ def test_a_start_that_is_terminated_halfway_leaves_no_process_and_can_be_repeate
     with place.start() as process:
         wait_until((place.layout.data / reached).exists)
         process.terminate()
-        assert process.wait(_PATIENCE_SECONDS) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     assert place.running() == []
     with place.up():
         place.write(1)

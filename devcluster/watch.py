@@ -1,0 +1,109 @@
+"""Watches a cluster's shards and brings back every server that was failed over, as soon as it can be.
+
+A server that has died and was not failed over stays down: whoever kills one wants to see what then happens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Self
+
+import psutil
+import psycopg
+
+from devcluster import rejoin
+from devcluster.cluster import Cluster
+from devcluster.errors import ClusterError, Interrupted, NotYet
+from devcluster.topology import PostgresNode
+
+_LOOK_SECONDS = 0.5
+# Looking on disk is free; asking costs a connection.
+_ASK_EVERY = 4
+_FIRST_DELAY_SECONDS = 1.0
+_LONGEST_DELAY_SECONDS = 30.0
+# Longer than any stop of a server: whoever waits for a primary that is frozen is not waited for.
+_END_SECONDS = 40.0
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What last went wrong with a node, and when to try again."""
+
+    said: str = ""
+    due: float = 0.0
+    delay_seconds: float = _FIRST_DELAY_SECONDS
+
+
+class Watch:
+    """A thread for each shard, from entry to exit; what is under way at the exit is finished.
+
+    `busy` has the names of the servers that are being brought back: they are stopped on purpose.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.busy: set[str] = set()
+        self._cluster = cluster
+        self._ending = Event()
+        self._troubles = {node.name: _Trouble() for node in cluster.topology.nodes()}
+        self._threads = [
+            Thread(target=self._keep, args=(shard,), name=f"watch-{shard}", daemon=True)
+            for shard in cluster.topology.shard_names
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        deadline = time.monotonic() + _END_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _keep(self, shard: str) -> None:
+        nodes = self._cluster.topology.nodes(shard)
+        postgres = self._cluster.postgres
+        looks = 0
+        while not self._ending.wait(_LOOK_SECONDS):
+            looks += 1
+            found = rejoin.left_behind(postgres, nodes)
+            if not found and looks % _ASK_EVERY == 0:
+                found = rejoin.strayed(postgres, nodes)
+            for node in found:
+                if time.monotonic() >= self._troubles[node.name].due:
+                    self._bring_back(node)
+
+    def _bring_back(self, node: PostgresNode) -> None:
+        trouble = self._troubles[node.name]
+        try:
+            with self._at_work(node):
+                self._cluster.rejoin(node.name)
+            self._troubles[node.name] = _Trouble()
+        except Interrupted:
+            self._ending.set()
+        except NotYet as error:  # at the next look, for it may be a matter of moments
+            self._say(trouble, f"{error}")
+        except (ClusterError, psycopg.Error, psutil.Error, OSError) as error:
+            self._say(trouble, f"{node.name} is not a replica yet, which is tried again: {error}")
+            trouble.due = time.monotonic() + trouble.delay_seconds
+            trouble.delay_seconds = min(2 * trouble.delay_seconds, _LONGEST_DELAY_SECONDS)
+
+    def _say(self, trouble: _Trouble, line: str) -> None:
+        """The same only once."""
+        line = " ".join(line.split())
+        if line != trouble.said:
+            trouble.said = line
+            self._cluster.report(line)
+
+    @contextmanager
+    def _at_work(self, node: PostgresNode) -> Iterator[None]:
+        self.busy.add(node.name)
+        try:
+            yield
+        finally:
+            self.busy.discard(node.name)
