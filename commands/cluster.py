@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import config
 import sql
-from errors import ConfigurationError
+from errors import ConfigurationError, MarketplaceError
 from pools.node import Node
 from routing import catalog
 from routing.catalog import Catalog, Snapshot
@@ -23,6 +25,8 @@ from routing.shard_map import ShardMap
 APPLICATION_NAME = "flask"
 # A peer that takes nothing any more, such as a frozen server during COPY: libpq gives it up after this long.
 _TCP_USER_TIMEOUT_MS = 30_000
+# How much longer than its replicas the catalog's primary may take, until one of them is believed.
+_PREFER_PRIMARY_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,13 @@ class Cluster:
         return Catalog(lambda: self._connect_catalog("read-write"))
 
     def snapshot(self) -> Snapshot:
-        """Map and flags, from whichever node of the catalog answers first.
+        """Map and flags, from the catalog's primary, or else from whichever of its nodes answers first.
 
-        Raises `ConfigurationError` where the catalog has no tables yet.
+        All are asked side by side: connecting to a frozen one alone would take seconds. Raises `ConfigurationError`
+        where the catalog has no tables yet.
         """
         try:
-            with self._connect_catalog("any") as connection:
-                return catalog.load(connection)
+            return self._first_snapshot() or self._load("any")
         except psycopg.errors.UndefinedTable as error:
             raise ConfigurationError("the catalog is empty: run flask shards migrate, or make up") from error
 
@@ -92,16 +96,54 @@ class Cluster:
             application_name=APPLICATION_NAME,
         )
 
+    def _first_snapshot(self) -> Snapshot | None:
+        """None where no node gives one; asking them once more, in turn, tells why."""
+        answers: SimpleQueue[tuple[bool, Snapshot | None]] = SimpleQueue()
+
+        def ask(dsn: str) -> None:
+            answer: tuple[bool, Snapshot | None] = (False, None)
+            with suppress(psycopg.Error, MarketplaceError), self._connect_catalog("any", dsn) as connection:
+                row = connection.execute("SELECT NOT pg_is_in_recovery()").fetchone()
+                answer = (bool(row and row[0]), catalog.load(connection))
+            answers.put(answer)
+
+        dsns = _one_by_one(self.settings.catalog_dsn)
+        for dsn in dsns:
+            # A daemon: the command ends without waiting for a node that is frozen.
+            Thread(target=ask, args=[dsn], daemon=True).start()
+        found: Snapshot | None = None
+        for _ in dsns:
+            try:
+                is_primary, snapshot = answers.get(timeout=_PREFER_PRIMARY_SECONDS if found else None)
+            except Empty:
+                break
+            found = snapshot if is_primary else found or snapshot
+            if is_primary:
+                break
+        return found
+
+    def _load(self, target: str) -> Snapshot:
+        with self._connect_catalog(target) as connection:
+            return catalog.load(connection)
+
     @contextmanager
-    def _connect_catalog(self, target: str) -> Iterator[psycopg.Connection[Any]]:
+    def _connect_catalog(self, target: str, dsn: str = "") -> Iterator[psycopg.Connection[Any]]:
         with psycopg.connect(
-            self.settings.catalog_dsn,
+            dsn or self.settings.catalog_dsn,
             autocommit=True,
             target_session_attrs=target,
             connect_timeout=self.settings.connect_timeout_seconds,
             application_name=APPLICATION_NAME,
         ) as connection:
             yield connection
+
+
+def _one_by_one(dsn: str) -> list[str]:
+    """A DSN for each node that this one names; one port may stand for all."""
+    values = conninfo_to_dict(dsn)
+    hosts, ports = (str(values.get(key) or "").split(",") for key in ("host", "port"))
+    ports = ports if len(ports) > 1 else ports * len(hosts)
+    return [make_conninfo(dsn, host=host, port=port) for host, port in zip(hosts, ports, strict=True)]
 
 
 def open_cluster() -> Cluster:

@@ -1,4 +1,4 @@
-"""`flask shards status` and `flask shards migrate`"""
+"""`flask shards status` and `flask shards migrate`; `flask shards failover` has files of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from commands.cluster import Cluster, open_cluster
+from commands.failover import failover_command
 from commands.observe import Observation, observe
 from commands.terminal import Failure, plain_errors, print_table
 from operations.topology import topology
@@ -20,6 +21,9 @@ from sql.migrate import Outcome, Target, migrate
 @click.group("shards")
 def shards_group() -> None:
     """The shards, their nodes and their schema."""
+
+
+shards_group.add_command(failover_command)
 
 
 @shards_group.command("status")
