@@ -125,9 +125,8 @@ class Servers:
         return psutil.Process(self._pid("http")).children()
 
     def switch(self, flag: str, *, enabled: bool) -> None:
-        wire = Wire(self.address)
-        answer = wire.request("PUT", f"/v1/admin/flags/{flag}", self.operator, {"enabled": enabled})
-        wire.close()
+        with Wire(self.address) as wire:
+            answer = wire.request("PUT", f"/v1/admin/flags/{flag}", self.operator, {"enabled": enabled})
         if not answer.good:
             raise SystemExit(f"{flag}: {answer.body.decode()}")
 

@@ -11,7 +11,7 @@ import select
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 _BODILESS = (204, 304)
 
@@ -73,6 +73,12 @@ class Wire:
         if answer.headers.get("connection", "").lower() == "close" or self._left == 0:
             self.close()
         return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._socket is not None:

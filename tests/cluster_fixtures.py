@@ -159,11 +159,15 @@ def fresh_databases(cluster: Cluster, **settings: Any) -> Iterator[Databases]:
     finally:
         for shard, _, clone in clones:
             with cluster.postgres.connect(cluster.primary(shard)) as connection:
+                # A test may have left a primary without the replica that would have to confirm.
+                connection.execute("SET synchronous_commit = local")
                 connection.execute(f'DROP DATABASE "{clone}" WITH (FORCE)')
 
 
 @contextmanager
-def serving(settings: Settings, **changed: Any) -> Iterator[Service]:
+def serving(
+    settings: Settings, *, application: str = "app:create_app()", **changed: Any
+) -> Iterator[Service]:
     """gunicorn with these settings on a free port, ready; stopped at the end, with whatever it started."""
     port = free_ports(1)
     with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder:
@@ -172,7 +176,7 @@ def serving(settings: Settings, **changed: Any) -> Iterator[Service]:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:create_app()"],
+                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application],
                 cwd=ROOT,
                 env=inherited | as_environment(settings),
                 stdout=output,

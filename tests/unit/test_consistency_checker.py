@@ -56,6 +56,9 @@ class Script:
     def history(self, *looks: Look, events: tuple[Event, ...] = ()) -> History:
         return History({}, (MUG,), tuple(self.operations), events, looks)
 
+    def reported(self, *tokens: str) -> History:
+        return replace(self.history(look(1, 100)), made={"reported": tokens})
+
     def rules(self, *looks: Look, events: tuple[Event, ...] = ()) -> list[tuple[str, tuple[int, ...]]]:
         found = check(self.history(*looks, events=events))
         return [(finding.rule, finding.operations) for finding in found]
@@ -206,6 +209,20 @@ def test_what_was_seen_is_there_in_the_end(script: Script) -> None:
     script.change(2, 200, status=503)
     script.read(2, 200)
     assert script.rules(look(1, 100), events=FROZEN) == [("lost-write", (1,))]
+
+
+def test_a_lost_write_that_was_reported_is_lost_but_nobody_was_told_that_an_old_answer_is_new(
+    script: Script,
+) -> None:
+    wrote = script.change(2, 200, token="of-the-write")
+    script.read(1, 100, carried=(wrote.number,))
+    assert [each.rule for each in check(script.reported())] == ["stale-read", "lost-write"]
+    assert [each.rule for each in check(script.reported("of-the-write"))] == ["lost-write"]
+
+
+def test_a_report_of_a_lost_write_is_wrong_where_none_is_lost(script: Script) -> None:
+    script.read(1, 100)
+    assert [each.rule for each in check(script.reported("of-no-write"))] == ["false-alarm"]
 
 
 def test_an_acknowledged_order_is_there_in_the_end(script: Script) -> None:

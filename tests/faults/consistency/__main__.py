@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--acts", type=int, default=6, help="faults of servers, one after the other (%(default)s)"
     )
     running.add_argument(
-        "--holds", type=int, default=60, help="operations that one lasts at most (%(default)s)"
+        "--holds", type=int, default=400, help="operations that one lasts at most (%(default)s)"
     )
     running.add_argument("--shard", help="the shard that suffers; drawn where left out")
     return parser

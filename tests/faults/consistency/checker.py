@@ -7,6 +7,7 @@
     forked         one version of a product has two prices: two histories were told
     made-up        a read saw a price that nobody had sent by then
     lost-write     what was acknowledged is not there in the end
+    false-alarm    the service said that a write is lost, and none is
     duplicate      one idempotency key, two orders; or an order that nobody asked for
     stock          the units sold and the units left are not those there were
     disturbed      a shard that no fault touched did not answer
@@ -14,7 +15,8 @@
 
 Which writes a read must see: those of the operations whose token it carried, with all that these had seen; and those
 acknowledged to the same credential before it began. A token stands for what its bearer wrote and saw; a credential
-for what was written and seen with it.
+for what was written and seen with it. A write that the service itself said is lost may be missed: then nobody was
+told that an old answer is a new one.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def reads(history: History) -> Iterator[Finding]:
         missed: set[str] = set()  # each once, as the graver of the two
         for rule, needed in (("stale-read", known.written), ("went-back", known.seen)):
             for name, how, instead in _missing(operation, needed):
-                if name not in missed:
+                if name not in missed and how.by.token not in history.reported:
                     missed.add(name)
                     text = f"{operation} has {instead}, behind {how.by}"
                     yield Finding(rule, (how.by.number, operation.number), text)
@@ -122,6 +124,12 @@ def lost_writes(history: History) -> Iterator[Finding]:
                     if order not in look.orders:
                         text = f"{operation}: order {order} is not at {look.source}"
                         yield Finding("lost-write", (operation.number,), text)
+
+
+def alarms(history: History) -> Iterator[Finding]:
+    """`false-alarm`: only of a history that has its end."""
+    if history.reported and history.looks and not any(lost_writes(history)):
+        yield Finding("false-alarm", (), f"lost, said the service: {', '.join(history.reported)}")
 
 
 def _undone(look: Look, product: str, version: int, price: int) -> str | None:
@@ -202,6 +210,7 @@ RULES: Sequence[Callable[[History], Iterator[Finding]]] = (
     reads,
     prices,
     lost_writes,
+    alarms,
     duplicates,
     stock,
     availability,

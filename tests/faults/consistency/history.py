@@ -110,13 +110,18 @@ class Stock:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """`made` says how: the seed, and the schedule that came of it."""
+    """`made` says how: the seed, the schedule that came of it, and the tokens of which the service said that a write
+    of theirs is lost (`reported`)."""
 
     made: Mapping[str, Any] = field(default_factory=dict)
     stocks: tuple[Stock, ...] = ()
     operations: tuple[Operation, ...] = ()
     events: tuple[Event, ...] = ()
     looks: tuple[Look, ...] = ()
+
+    @property
+    def reported(self) -> list[str]:
+        return list(self.made.get("reported", ()))
 
     def save(self, path: Path) -> None:
         records: list[tuple[str, Any]] = [("made", self.made)]

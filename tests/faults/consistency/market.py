@@ -35,6 +35,7 @@ class Market:
     store: str
     merchant: Credential
     twin: Credential  # a second key of the same merchant
+    shopper: Credential  # a guest's session
     products: tuple[str, ...]
     prices: Iterator[int]
 
@@ -46,14 +47,14 @@ class Market:
     def stocks(self) -> tuple[Stock, ...]:
         return tuple(Stock(each, self.store, self.shard, FIRST_PRICE, UNITS) for each in self.products)
 
-    def shopper(self, wire: Wire, name: str) -> Credential:
-        """A guest's session."""
-        made = _good(wire.request("POST", f"{self.path}/sessions", body={}))
-        return Credential(f"shopper-{name}", made["token"])
 
-
-def open_markets(wire: Wire, operator_token: str) -> list[Market]:
+def open_markets(address: str, operator_token: str) -> list[Market]:
     """A store on every shard."""
+    with Wire(address) as wire:
+        return _open(wire, operator_token)
+
+
+def _open(wire: Wire, operator_token: str) -> list[Market]:
     operator = {"Authorization": f"Bearer {operator_token}"}
     topology = _good(wire.request("GET", "/v1/admin/topology", operator))
     wanted = {shard["name"] for shard in topology["shards"]}
@@ -76,8 +77,11 @@ def _furnish(wire: Wire, shard: str, made: dict[str, Any]) -> Market:
         for number in range(PRODUCTS)
     ]
     twin = Credential(f"{MERCHANT}-twin-{shard}", second["api_key"])
+    shopper = Credential(
+        f"shopper-{shard}", _good(wire.request("POST", f"{path}/sessions", body={}))["token"]
+    )
     ids = tuple(each["id"] for each in products)
-    return Market(shard, store, merchant, twin, ids, itertools.count(FIRST_PRICE + 1))
+    return Market(shard, store, merchant, twin, shopper, ids, itertools.count(FIRST_PRICE + 1))
 
 
 def every_page(get: Callable[[str], Answer], path: str) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """What goes wrong while the sessions work: faults of servers and of replay, drawn from a seed.
 
-Two lanes run side by side in one shard, each one act after the other: in one the servers and workers suffer, in the
-other only replay does. An act lasts for so many operations of the sessions, not for a time. Before the next act of the
-servers' lane begins the shard is whole again: with two of three nodes gone nobody could promise anything.
+Three lanes run side by side, each one act after the other: in one a shard's servers and the service's workers suffer,
+in one only that shard's replay does, in one the server that remembers positions. An act lasts for so many operations
+of the sessions, not for a time. Before the next act of the servers' lane begins the shard is whole again: with two of
+three nodes gone nobody could promise anything.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SERVER_FAULTS = (
     "kill-replica",
 )
 REPLAY_FAULTS = ("pause-replay", "delay-replay")
+MEMORY_FAULTS = ("freeze-redis", "kill-redis")
 # Longer than a bounded wait for replay, shorter than any limit of lag.
 DELAY = "1500ms"
 
@@ -49,15 +51,19 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Everything that is done to one shard."""
+    """Everything that is done, to one shard and to what all share. The servers' lane says when it is over."""
 
     shard: str
     servers: tuple[Act, ...]
     replay: tuple[Act, ...]
+    memory: tuple[Act, ...]
 
     @classmethod
-    def draw(cls, seed: int, shards: Sequence[str], *, acts: int, holds: int = 60) -> Schedule:
-        """So many acts of the servers' lane, every fault once before any comes again; as many of replay as fit."""
+    def draw(cls, seed: int, shards: Sequence[str], *, acts: int, holds: int) -> Schedule:
+        """So many acts of the servers' lane, every fault once before any comes again; of the others as many as fit.
+
+        An act lasts for half of `holds` operations at least, and for all of them at most.
+        """
         choice = Random(seed)
 
         def lane(faults: Sequence[str], count: int) -> tuple[Act, ...]:
@@ -74,7 +80,8 @@ class Schedule:
                 for fault in drawn[:count]
             )
 
-        return cls(choice.choice(shards), lane(SERVER_FAULTS, acts), lane(REPLAY_FAULTS, acts))
+        lanes = [lane(faults, acts) for faults in (SERVER_FAULTS, REPLAY_FAULTS, MEMORY_FAULTS)]
+        return cls(choice.choice(shards), *lanes)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,7 +89,7 @@ class Schedule:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Schedule:
         """From what `as_dict` gave."""
-        lanes = {name: tuple(Act(**act) for act in values[name]) for name in ("servers", "replay")}
+        lanes = {name: tuple(Act(**act) for act in values[name]) for name in ("servers", "replay", "memory")}
         return cls(values["shard"], **lanes)
 
 
@@ -98,11 +105,16 @@ class Nemesis:
 
     def run(self) -> None:
         """All of it; returns when the last act is over. Raises what an act raised."""
-        replay = threading.Thread(target=self._guarded, args=(self._schedule.replay, lambda: None))
-        replay.start()
+        beside = [
+            threading.Thread(target=self._guarded, args=(acts, lambda: None))
+            for acts in (self._schedule.replay, self._schedule.memory)
+        ]
+        for lane in beside:
+            lane.start()
         self._guarded(self._schedule.servers, lambda: self.upkeep.await_whole(self._schedule.shard))
-        self._stopped.set()  # what replay would still suffer is left out
-        replay.join()
+        self._stopped.set()  # what the other lanes have not begun is left out
+        for lane in beside:
+            lane.join()
         if self._failure is not None:
             raise self._failure
 
@@ -182,7 +194,7 @@ class Nemesis:
 
         def start() -> None:
             with self._event("start", node):
-                self.servers.start(node)
+                self.upkeep.start(node)
 
         return start
 
@@ -231,6 +243,27 @@ class Nemesis:
     def _fail_over(self) -> None:
         with self._event("failover", self._schedule.shard):
             self.upkeep.fail_over(self._schedule.shard)
+
+    def _freeze_redis(self, _pick: int) -> Undo:
+        with self._event("freeze", "redis", shard=""):
+            self.servers.freeze("redis")
+
+        def thaw() -> None:
+            with self._event("thaw", "redis", shard=""):
+                self.servers.thaw("redis")
+
+        return thaw
+
+    def _kill_redis(self, _pick: int) -> Undo:
+        """It comes back empty."""
+        with self._event("kill", "redis", shard=""):
+            self.upkeep.kill("redis")
+
+        def start() -> None:
+            with self._event("start", "redis", shard=""):
+                self.upkeep.start("redis")
+
+        return start
 
     def _kill_worker(self, pick: int) -> Undo:
         before = self._workers()

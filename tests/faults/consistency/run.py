@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 from collections import defaultdict
@@ -39,10 +40,9 @@ def under_test() -> Iterator[tuple[Servers, Service]]:
 
 
 def switch_on(service: Service, flag: str) -> None:
-    wire = Wire(address_of(service))
     operator = {"Authorization": f"Bearer {service.operator_token}"}
-    answer = wire.request("PUT", f"/v1/admin/flags/{flag}", operator, {"enabled": True})
-    wire.close()
+    with Wire(address_of(service)) as wire:
+        answer = wire.request("PUT", f"/v1/admin/flags/{flag}", operator, {"enabled": True})
     assert answer.good, answer.body
 
 
@@ -53,11 +53,11 @@ def address_of(service: Service) -> str:
 def run(servers: Servers, service: Service, schedule: Schedule, seed: int) -> History:
     """Carry a schedule out and return what happened."""
     recorder, address = Recorder(), address_of(service)
-    markets = open_markets(Wire(address), service.operator_token)
+    markets = open_markets(address, service.operator_token)
     nemesis = Nemesis(servers, service, recorder, schedule)
     for market in markets:
         nemesis.upkeep.await_replayed(market.shard)  # whoever carries nothing is to find the products as well
-    sessions = list(make_sessions(address, recorder, markets, seed))
+    sessions = make_sessions(address, recorder, markets, seed)
     with _at_work(sessions):
         nemesis.run()
         enough = recorder.count + TAIL
@@ -65,15 +65,21 @@ def run(servers: Servers, service: Service, schedule: Schedule, seed: int) -> Hi
     nemesis.upkeep.heal()
     for session in sessions:
         session.settle()
+        session.close()
     for market in markets:
         nemesis.upkeep.await_replayed(market.shard)
     return History(
-        {"seed": seed, "schedule": schedule.as_dict()},
+        {"seed": seed, "schedule": schedule.as_dict(), "reported": reported_lost(service)},
         tuple(stock for market in markets for stock in market.stocks),
         recorder.operations(),
         tuple(recorder.events),
         tuple(look for market in markets for look in _looks(servers, service, market)),
     )
+
+
+def reported_lost(service: Service) -> list[str]:
+    """The tokens of which the service's log says that a write of theirs is lost."""
+    return re.findall(r"has lost a write: token (\S+) names", service.log.read_text())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -78,6 +78,9 @@ class Session:
         """Ask again for every order of which it was not told what became, as its client would."""
         for key, (market, items) in list(self._unsettled.items()):
             self._order(market, key, items)
+
+    def close(self) -> None:
+        self._wire.close()
 
     def change_price(self, market: Market) -> Operation:
         sent = {"product": self._choice.choice(market.products), "price": next(market.prices)}
@@ -209,9 +212,9 @@ def _told(kind: str, answer: Answer) -> dict[str, Any]:
     return told | {"orders": tuple(each["id"] for each in things)}
 
 
-def make_sessions(address: str, recorder: Recorder, markets: list[Market], seed: int) -> Iterator[Session]:
+def make_sessions(address: str, recorder: Recorder, markets: list[Market], seed: int) -> list[Session]:
     """Of each store one for every way to carry consistency, and one that works in all stores."""
-    wire = Wire(address)
+    sessions = []
     for market in markets:
 
         def one(
@@ -223,13 +226,15 @@ def make_sessions(address: str, recorder: Recorder, markets: list[Market], seed:
             return Session(name, address, recorder, choice, carry, credentials, [market], handed)  # noqa: B023
 
         header = one("header", "header", market.merchant)
-        yield header
-        yield one("cookie", "cookie", market.merchant)
-        yield one("merchant", "credential", market.merchant)
-        yield one("twin", "handed", market.twin, header.mine)
-        yield one("reader", "handed", None, header.mine)
-        yield one("shopper", "credential", market.shopper(wire, market.shard))
-        yield one("anybody", "nothing", None)
+        sessions += [
+            header,
+            one("cookie", "cookie", market.merchant),
+            one("merchant", "credential", market.merchant),
+            one("twin", "handed", market.twin, header.mine),
+            one("reader", "handed", None, header.mine),
+            one("shopper", "credential", market.shopper),
+            one("anybody", "nothing", None),
+        ]
     keys = {market.store: market.merchant for market in markets}
-    yield Session("traveller", address, recorder, Random(f"{seed}-traveller"), "header", keys, markets)
-    wire.close()
+    choice = Random(f"{seed}-traveller")
+    return [*sessions, Session("traveller", address, recorder, choice, "header", keys, markets)]

@@ -38,6 +38,10 @@ class Upkeep:
     def kill(self, node: str) -> None:
         self.servers.stop(node, signal.SIGKILL)
 
+    def start(self, server: str) -> None:
+        """Start a server that died; one that was failed over meanwhile comes back as a replica."""
+        self.servers.cluster.start_server(server)
+
     def runs(self, node: str) -> bool:
         launcher = self.servers.cluster.launcher
         return any(launcher.alive(each) for each in launcher.recorded() if each.name == node)
@@ -69,7 +73,7 @@ class Upkeep:
                 self.servers.thaw(node.name)
         for node in self.servers.nodes:
             if not self.runs(node.name):
-                self.rejoin(node.name)
+                self.start(node.name)
         for shard in shards:
             self.await_whole(shard)
         for node in self.servers.nodes:
