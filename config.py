@@ -53,7 +53,7 @@ class Settings:
     replica_max_lag_bytes: int = 16 * 1024 * 1024
     replica_max_lag_seconds: float = 10.0
     # Reads by node, such as "shard-0-b=2,shard-0-c=0"; 1 where a node is not named.
-    replica_weights: str = ""
+    replica_weights: str = ""  # see parse_weights
     # How long a read waits on a replica for the reader's own write to arrive, before the primary is asked.
     replica_wait_seconds: float = 0.01
     # How often a worker asks every node where it stands.
@@ -84,6 +84,17 @@ class Settings:
     metrics_dir: str = ""
 
 
+def parse_weights(text: str) -> dict[str, int]:
+    """From "shard-0-b=2,shard-0-c=0". Raises `ConfigurationError` where it does not say that."""
+    weights = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.partition("=")
+        if not name.strip() or not number.strip().isdecimal():
+            raise ConfigurationError(f"REPLICA_WEIGHTS: {part!r} is not NODE=WEIGHT")
+        weights[name.strip()] = int(number)
+    return weights
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises `ConfigurationError` naming the variable that is missing or wrong."""
     environ = os.environ if environ is None else environ
@@ -105,7 +116,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise ConfigurationError(
             f"{', '.join(missing)} not set, and {var / 'settings.json'} does not say: is the cluster up (make up)?"
         )
-    return Settings(**values)  # type: ignore[arg-type]
+    settings = Settings(**values)  # type: ignore[arg-type]
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    parse_weights(settings.replica_weights)
+    if settings.position_ttl_seconds <= settings.replica_max_lag_seconds:
+        raise ConfigurationError(
+            "POSITION_TTL_SECONDS must be longer than REPLICA_MAX_LAG_SECONDS: what is forgotten must have been replayed"
+        )
 
 
 def _stored(path: Path) -> dict[str, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import logs
 import metrics
 import sql
-from config import Settings
+from config import Settings, parse_weights
 from ephemeral.carts import Carts
 from ephemeral.client import connect
 from ephemeral.positions import RememberedPositions
@@ -17,6 +17,7 @@ from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
 from operations.pages import Cursors
 from operations.passwords import PasswordHasher
+from pools.node import NodeState
 from pools.registry import PoolRegistry
 from routing.catalog import Catalog
 from routing.every_shard import EveryShard
@@ -27,7 +28,6 @@ from routing.replica_reads import ReplicaReads
 from routing.router import Router
 from routing.scope import Scope
 from routing.token import TokenCodec
-from routing.turns import parse_weights
 
 logger = logs.get_logger("marketplace")
 
@@ -63,7 +63,7 @@ class Marketplace:
             self.pools.connect,
             limits=Limits(settings.replica_max_lag_bytes, settings.replica_max_lag_seconds, weights),
             interval_seconds=settings.replay_sample_seconds,
-            changed=self.pools.follow,
+            changed=self._follow,
         )
         self.memory = SessionMemory(
             RememberedPositions(
@@ -108,6 +108,10 @@ class Marketplace:
         self.maps.close()
         self.replay.stop()
         self.pools.close()
+
+    def _follow(self, states: Mapping[str, NodeState]) -> None:
+        self.pools.follow(states)
+        self.memory.follow_states(states)
 
     def _floor(self, moment: float) -> dict[int, tuple[int, int]] | None:
         positions = self.replay.positions_after(moment)

@@ -18,7 +18,7 @@ that:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -36,6 +36,8 @@ logger = logging.getLogger("pools")
 PROBE_SECONDS = 0.05
 # Connections that one pool makes at a time: quick, but a shard that comes back is not stormed.
 MAKERS = 3
+# A statement that a living server has got is answered well before this.
+SEVER_SECONDS = 0.5
 # One warning in this time while a server is away; the rest would say the same.
 LOG_EVERY_SECONDS = 10.0
 
@@ -92,16 +94,15 @@ class Supply(ConnectionPool[ShardConnection]):
             self._discard(connection)
 
     def sever(self, stale: Callable[[ShardConnection], bool]) -> None:
-        """Make the connections anew of which this is true; who waits for an answer on one is told it is lost."""
-        for connection in self._take_all():
-            if stale(connection):
-                self._discard(connection)
-            else:
-                self._pool.append(connection)
-                self._settle()
-        for connection in list(self._lent):
-            if stale(connection):
-                connection.sever()
+        """Make every connection anew if this is true of any: the free ones now, those given out when they come back.
+
+        Of those given out, the stale ones have `SEVER_SECONDS` to get their answer. A server that lives gives one; who
+        waits for one that is frozen is told then that the connection is lost.
+        """
+        lent = [connection for connection in list(self._lent) if stale(connection)]
+        if lent or any(map(stale, list(self._pool))):
+            self.drain()
+            self.schedule_task(Sever(self, lent), SEVER_SECONDS)
 
     def give_up(self, reason: str) -> None:
         """The server is known not to answer: tell everybody who waits for it, and refuse until it does."""
@@ -247,6 +248,20 @@ class Supply(ConnectionPool[ShardConnection]):
         if first or now - self._last_logged > LOG_EVERY_SECONDS:
             self._last_logged = now
             logger.warning("pool %s: no connection: %s", self.name, reason)
+
+
+class Sever(MaintenanceTask):
+    """The end of the patience with what was asked of a server that is not asked any more."""
+
+    def __init__(self, pool: Supply, connections: Sequence[ShardConnection]) -> None:
+        super().__init__(pool)
+        self._connections = connections
+
+    def _run(self, pool: ConnectionPool[Any]) -> None:
+        if isinstance(pool, Supply):
+            for connection in self._connections:
+                if connection in pool._lent:
+                    connection.sever()
 
 
 class Probe(MaintenanceTask):

@@ -50,25 +50,28 @@ def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) 
                 scope.spent("db", perf_counter() - given)
     except StatementDeadline as error:
         if error.phase == "commit":
-            raise in_doubt(shard) from error
+            raise _lost(shard, writes=True) from error
         raise
     except _GIVEN_UP as error:
         kind = Unavailable if writes else NotAnsweredError
         raise kind(f"{shard} could not do this now.", retry_after_seconds=1) from error
     except psycopg.OperationalError as error:
-        if writes:
-            # Also where the server says that it is shutting down: it may say so behind the COMMIT.
-            raise in_doubt(shard) from error
-        raise NotAnsweredError(f"{shard} is not available.", retry_after_seconds=1) from error
+        # Also where the server says that it is shutting down: it may say so behind the COMMIT.
+        raise _lost(shard, writes=writes) from error
     except psycopg.DatabaseError as error:
         if error.sqlstate == STALE_EPOCH:
             raise StaleEpoch(str(scope.route)) from error
         if error.sqlstate == GATE_SHUT:
             raise GateShutError(f"{shard} takes no writes now.", retry_after_seconds=1) from error
+        if error.sqlstate is None:  # not the server's word: libpq says so where the end came inside a flight
+            raise _lost(shard, writes=writes) from error
         raise
 
 
-def in_doubt(shard: str) -> CommitInDoubt:
+def _lost(shard: str, *, writes: bool) -> Unavailable:
+    """The connection broke with the statement under way."""
+    if not writes:
+        return NotAnsweredError(f"{shard} is not available.", retry_after_seconds=1)
     return CommitInDoubt(
         f"{shard} did not confirm the write: it may or may not have happened. "
         "Send it again with the same Idempotency-Key, or look, to know.",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import metrics
 from ephemeral.positions import RememberedPositions
+from pools.node import NodeState
 from routing.catalog import Snapshot
 from routing.replay import ReplayPositions
 from routing.scope import Scope
@@ -28,12 +29,22 @@ class SessionMemory:
         self._remembered = remembered
         self._replay = replay
         self._reading_replicas = False
+        self._timelines: dict[int, int] = {}
 
     def follow(self, snapshot: Snapshot) -> None:
         """While the flag is off nobody remembers; so when it goes on, what is remembered is not all there is."""
         before, self._reading_replicas = self._reading_replicas, snapshot.flags.read_replicas
         if self._reading_replicas and not before:
             self._remembered.distrust(SETTLE_SECONDS)
+
+    def follow_states(self, states: Mapping[str, NodeState]) -> None:
+        """A floor is the position of a primary; one that had been replaced, unknown to this worker, gave it too low."""
+        timelines = {
+            state.system_identifier: state.timeline for state in states.values() if state.role == "primary"
+        }
+        if any(timeline > self._timelines.get(system, timeline) for system, timeline in timelines.items()):
+            self._remembered.distrust(0)
+        self._timelines.update(timelines)
 
     def recall(self, scope: Scope) -> bool:
         """Put what the request's credential has seen into its positions; False where that is not known."""

@@ -31,14 +31,3 @@ class Turns:
         if chosen is not None:
             self._credits[chosen] -= total
         return chosen
-
-
-def parse_weights(text: str) -> dict[str, int]:
-    """From "shard-0-b=2,shard-0-c=0". Raises `ValueError` where it does not say that."""
-    weights = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, divider, number = part.partition("=")
-        if not divider or not name.strip() or int(number) < 0:
-            raise ValueError(f"{part!r} is not NODE=WEIGHT")
-        weights[name.strip()] = int(number)
-    return weights
