@@ -241,16 +241,21 @@ def _written_timeline(postgres: Postgres, node: PostgresNode) -> int:
 
 
 def _has_strayed(postgres: Postgres, node: PostgresNode, primary: PostgresNode) -> bool:
-    """Whether a node that runs has what the primary never had; one that does not answer is not asked again here."""
+    """Whether a node that runs seems to have what the primary never had; one that does not answer has not.
+
+    A replica's control file names the timeline of its last restart point, an older one than it replays. So one that
+    is well, but does not follow anybody at this moment, may look strayed: whoever asks asks again before it acts.
+    """
     folder = postgres.folder(primary)
     newest, forks = lineage.timeline(folder), lineage.history(folder)
     with suppress(psycopg.Error), postgres.connect(node, timeout_seconds=_ANSWER_SECONDS) as connection:
         row = connection.execute(
             "SELECT pg_is_in_recovery(), greatest(timeline_id, min_recovery_end_timeline),"
-            " pg_last_wal_replay_lsn() - '0/0'::pg_lsn FROM pg_control_checkpoint(), pg_control_recovery()"
+            " pg_last_wal_replay_lsn() - '0/0'::pg_lsn, current_setting('primary_conninfo') = ''"
+            " FROM pg_control_checkpoint(), pg_control_recovery()"
         ).fetchone()
-        recovers, timeline, replayed = row or (True, newest, None)
-        if timeline == newest:
+        recovers, timeline, replayed, cut_off = row or (True, newest, None, True)
+        if timeline == newest or (recovers and cut_off):  # cut off: a failover is under way
             return False
         return not recovers or timeline not in forks or (replayed or 0) > forks[timeline]
     return False

@@ -6,6 +6,7 @@ A server that has died and was not failed over stays down: whoever kills one wan
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from devcluster.topology import PostgresNode
 _LOOK_SECONDS = 0.5
 # Looking on disk is free; asking costs a connection.
 _ASK_EVERY = 4
+# In a row: a replica that only changes its primary is between the two for moments.
+_STRAYED_TIMES = 6
 _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
 # Longer than any stop of a server: whoever waits for a primary that is frozen is not waited for.
@@ -69,11 +72,14 @@ class Watch:
         nodes = self._cluster.topology.nodes(shard)
         postgres = self._cluster.postgres
         looks = 0
+        strayed: Counter[PostgresNode] = Counter()
         while not self._ending.wait(_LOOK_SECONDS):
             looks += 1
             found = rejoin.left_behind(postgres, nodes)
             if not found and looks % _ASK_EVERY == 0:
-                found = rejoin.strayed(postgres, nodes)
+                now_strayed = rejoin.strayed(postgres, nodes)
+                strayed = Counter({node: strayed[node] + 1 for node in now_strayed})
+                found = [node for node, times in strayed.items() if times >= _STRAYED_TIMES]
             for node in found:
                 if time.monotonic() >= self._troubles[node.name].due:
                     self._bring_back(node)
