@@ -220,11 +220,6 @@ def test_a_lost_write_that_was_reported_is_lost_but_nobody_was_told_that_an_old_
     assert [each.rule for each in check(script.reported("of-the-write"))] == ["lost-write"]
 
 
-def test_a_report_of_a_lost_write_is_wrong_where_none_is_lost(script: Script) -> None:
-    script.read(1, 100)
-    assert [each.rule for each in check(script.reported("of-no-write"))] == ["false-alarm"]
-
-
 def test_an_acknowledged_order_is_there_in_the_end(script: Script) -> None:
     script.order("key-o1", "o1")
     assert script.rules(look(2, 100, 48, "o1")) == []

@@ -7,7 +7,6 @@
     forked         one version of a product has two prices: two histories were told
     made-up        a read saw a price that nobody had sent by then
     lost-write     what was acknowledged is not there in the end
-    false-alarm    the service said that a write is lost, and none is
     duplicate      one idempotency key, two orders; or an order that nobody asked for
     stock          the units sold and the units left are not those there were
     disturbed      a shard that no fault touched did not answer
@@ -126,12 +125,6 @@ def lost_writes(history: History) -> Iterator[Finding]:
                         yield Finding("lost-write", (operation.number,), text)
 
 
-def alarms(history: History) -> Iterator[Finding]:
-    """`false-alarm`: only of a history that has its end."""
-    if history.reported and history.looks and not any(lost_writes(history)):
-        yield Finding("false-alarm", (), f"lost, said the service: {', '.join(history.reported)}")
-
-
 def _undone(look: Look, product: str, version: int, price: int) -> str | None:
     if product not in look.products:
         return f"{look.source} has no product {product}"
@@ -210,7 +203,6 @@ RULES: Sequence[Callable[[History], Iterator[Finding]]] = (
     reads,
     prices,
     lost_writes,
-    alarms,
     duplicates,
     stock,
     availability,

@@ -156,6 +156,7 @@ def verdict(history: History, findings: list[Finding]) -> str:
     )
     lines = [
         f"seed {history.made['seed']}: {len(history.operations)} operations, {good} good; {', '.join(nodes)} answered",
+        f"{len(history.reported)} times a write was said to be lost",
         *(f"  {event.verb} {event.target}" for event in history.events),
     ]
     if findings:
