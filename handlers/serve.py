@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 from uuid import UUID
@@ -152,7 +153,8 @@ def _finish(response: Response) -> Response:
 def _tell(scope: Scope, response: Response) -> None:
     """What the request met on its way: which node, how long, and up to where it wrote."""
     headers = response.headers
-    headers["X-Served-By"] = ", ".join(scope.served_by) or "cache"
+    if scope.served_by or response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        headers["X-Served-By"] = ", ".join(scope.served_by) or "cache"
     # A copy that a browser kept may be older than the client's own write: what has an ETag it asks about each time
     # (RFC 9111 section 5.2.2.4), the rest, keys and tokens among it, it does not keep.
     headers["Cache-Control"] = "no-cache" if "ETag" in headers else "no-store"

@@ -11,7 +11,6 @@ import sql
 from config import Settings, parse_weights
 from ephemeral.carts import Carts
 from ephemeral.client import connect
-from ephemeral.positions import RememberedPositions
 from ephemeral.round_trip import RoundTrips
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
@@ -66,12 +65,7 @@ class Marketplace:
             changed=self._follow,
         )
         self.memory = SessionMemory(
-            RememberedPositions(
-                RoundTrips(connect(settings.redis_url)),
-                ttl_seconds=settings.position_ttl_seconds,
-                sample_floor=self._floor,
-            ),
-            self.replay,
+            RoundTrips(connect(settings.redis_url)), settings.position_ttl_seconds, self.replay
         )
         for follow in (
             lambda snapshot: self.pools.apply(snapshot.map.nodes),
@@ -112,12 +106,6 @@ class Marketplace:
     def _follow(self, states: Mapping[str, NodeState]) -> None:
         self.pools.follow(states)
         self.memory.follow_states(states)
-
-    def _floor(self, moment: float) -> dict[int, tuple[int, int]] | None:
-        positions = self.replay.positions_after(moment)
-        if positions is None:
-            return None
-        return {place.system_identifier: (place.timeline, place.lsn) for place in positions.values()}
 
     def _count_stores(self, shard: str) -> int:
         count: int = self.router.on_shard(Scope(self.maps.current().flags), shard, COUNT_STORES, {})[0][0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import metrics
 from ephemeral.positions import RememberedPositions
+from ephemeral.round_trip import RoundTrips
 from pools.node import NodeState
 from routing.catalog import Snapshot
 from routing.replay import ReplayPositions
@@ -25,11 +26,12 @@ CATCH_UP_SECONDS = 1.0
 class SessionMemory:
     """Remembers positions for credentials while replicas are read. One for each worker."""
 
-    def __init__(self, remembered: RememberedPositions, replay: ReplayPositions) -> None:
-        self._remembered = remembered
+    def __init__(self, server: RoundTrips, ttl_seconds: int, replay: ReplayPositions) -> None:
+        self._remembered = RememberedPositions(server, ttl_seconds, self._floor)
         self._replay = replay
         self._reading_replicas = False
         self._timelines: dict[int, int] = {}
+        self._floor_is_certain = False
 
     def follow(self, snapshot: Snapshot) -> None:
         """While the flag is off nobody remembers; so when it goes on, what is remembered is not all there is."""
@@ -38,13 +40,15 @@ class SessionMemory:
             self._remembered.distrust(SETTLE_SECONDS)
 
     def follow_states(self, states: Mapping[str, NodeState]) -> None:
-        """A floor is the position of a primary; one that had been replaced, unknown to this worker, gave it too low."""
-        timelines = {
-            state.system_identifier: state.timeline for state in states.values() if state.role == "primary"
-        }
-        if any(timeline > self._timelines.get(system, timeline) for system, timeline in timelines.items()):
+        """A floor from a primary that had been replaced, unknown to this worker, is too low: take another."""
+        primaries = [state for state in states.values() if state.role == "primary"]
+        rose = [
+            state.timeline > self._timelines.get(state.system_identifier, state.timeline)
+            for state in primaries
+        ]
+        self._timelines.update({state.system_identifier: state.timeline for state in primaries})
+        if any(rose) and not self._floor_is_certain:
             self._remembered.distrust(0)
-        self._timelines.update(timelines)
 
     def recall(self, scope: Scope) -> bool:
         """Put what the request's credential has seen into its positions; False where that is not known."""
@@ -76,6 +80,15 @@ class SessionMemory:
         with scope.timed("session"):
             if not self._remembered.remember(scope.credential, positions) and scope.wrote:
                 self._wait_for_replicas(scope)
+
+    def _floor(self, moment: float) -> Mapping[int, tuple[int, int]] | None:
+        """Where every shard's primary stood after that moment."""
+        positions = self._replay.positions_after(moment)
+        if positions is None:
+            return None
+        # Had another node been primary then, it would have said so: unless it was not heard of.
+        self._floor_is_certain = all(state.sampled_at > moment for state in self._replay.states().values())
+        return {place.system_identifier: (place.timeline, place.lsn) for place in positions.values()}
 
     def _wait_for_replicas(self, scope: Scope) -> None:
         """It could not be remembered, and another worker might still read it: so let the replicas have it first."""

@@ -53,11 +53,21 @@ class ReplicaReads:
         self._turns = Turns(weights)
         self._patience_ms = round(wait_seconds * 1000)
 
-    def read(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> list[Row] | None:
+    def read(
+        self,
+        scope: Scope,
+        shard: str,
+        query: Query,
+        parameters: Mapping[str, Any],
+        *,
+        wait_seconds: float | None = None,
+    ) -> list[Row] | None:
         """The query's rows from a replica that has all that the request must see; None where none of them has.
 
         A replica that fails is passed over for another one. Raises `Unavailable` where the second failed too.
+        `wait_seconds`: how long to wait for a replica to get there, if not as long as usual.
         """
+        patience_ms = self._patience_ms if wait_seconds is None else round(wait_seconds * 1000)
         state = self._replay.shard(shard)
         if state.lineage is None or not state.replicas:
             return None
@@ -70,7 +80,7 @@ class ReplicaReads:
             if replica is None:
                 return None
             try:
-                return self._ask(scope, state, replica, wanted, (query, parameters))
+                return self._ask(scope, state, replica, (wanted, patience_ms), (query, parameters))
             except Unavailable as error:
                 metrics.count_replica_read(replica.name, "failed")
                 if attempt == ATTEMPTS:
@@ -112,10 +122,10 @@ class ReplicaReads:
         scope: Scope,
         state: ShardState,
         replica: Replica,
-        wanted: int,
+        wait: tuple[int, int],
         read: tuple[Query, Mapping[str, Any]],
     ) -> list[Row] | None:
-        query, parameters = read
+        (wanted, patience_ms), (query, parameters) = wait, read
         with exchange(scope, self._pools.replica(replica.name), state.name) as connection:
             asked = monotonic()
             # The position was seen on this very server run only if the connection is older than it: a server that
@@ -125,8 +135,8 @@ class ReplicaReads:
             else:
                 guard, result = connection.cursor(), connection.cursor()
                 with flight(connection):
-                    patience = {"wanted": wanted, "patience_ms": self._patience_ms}
-                    guard.execute(AWAIT_REPLAY.text, patience, prepare=True)
+                    until = {"wanted": wanted, "patience_ms": patience_ms}
+                    guard.execute(AWAIT_REPLAY.text, until, prepare=True)
                     result.execute(query.text, parameters, prepare=True)
                 ((timeline, lsn, *_),) = guard.fetchone() or ((0, 0),)
                 if not self._has(state, timeline, lsn, wanted):

@@ -47,6 +47,8 @@ BEGIN, COMMIT = "BEGIN", "COMMIT"
 PROMOTION_SECONDS = 5.0
 # How often it looks whether it may pass again, should nobody be promoted in the end.
 GATE_SECONDS = 0.1
+# How long a read waits for a replica while no primary answers.
+WITHOUT_PRIMARY_SECONDS = 0.5
 # Lost writes that were reported, so that each is reported once by a worker, however often its token comes.
 REPORTED = 10_000
 
@@ -174,7 +176,18 @@ class Router:
             rows = self._replica_reads.read(scope, shard, query, parameters)
             if rows is not None:
                 return rows
-        return self._read_primary(scope, shard, query, parameters)
+        try:
+            return self._read_primary(scope, shard, query, parameters)
+        except (NodeUnavailable, NotAnsweredError):
+            if not known:
+                raise
+            # The primary is gone; what it acknowledged is at the replicas, or just about to be replayed.
+            rows = self._replica_reads.read(
+                scope, shard, query, parameters, wait_seconds=WITHOUT_PRIMARY_SECONDS
+            )
+            if rows is None:
+                raise
+            return rows
 
     def _read_primary(
         self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]

@@ -17,7 +17,6 @@ import ids
 import sql
 from config import Settings
 from ephemeral.client import connect
-from ephemeral.positions import RememberedPositions
 from ephemeral.round_trip import RoundTrips
 from errors import NotFound
 from pools.node import Node
@@ -53,10 +52,9 @@ def worker(settings: Settings, nodes: Mapping[str, Node] | None = None) -> Itera
     )
     maps.start()
     assert maps.wait_until_loaded(30)
-    remembered = RememberedPositions(
-        RoundTrips(connect(settings.redis_url)), settings.position_ttl_seconds, lambda _moment: None
+    memory = SessionMemory(
+        RoundTrips(connect(settings.redis_url)), settings.position_ttl_seconds, pools.replay
     )
-    memory = SessionMemory(remembered, pools.replay)
     replica_reads = ReplicaReads(pools, pools.replay, weights={}, wait_seconds=settings.replica_wait_seconds)
     try:
         yield Router(pools, maps, pools.replay, replica_reads, memory), maps
