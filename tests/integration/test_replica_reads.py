@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 
@@ -50,10 +51,17 @@ def paused(servers: Servers, *nodes: str) -> Iterator[None]:
         for node in nodes:
             servers.sql(node, "SELECT pg_wal_replay_pause()")
             stack.callback(servers.sql, node, "SELECT pg_wal_replay_resume()")
-            until(
-                lambda node=node: servers.sql(node, "SELECT pg_get_wal_replay_pause_state()") == [("paused",)]
-            )
+            until(partial(is_paused, servers, node))
         yield
+
+
+def is_paused(servers: Servers, node: str) -> bool:
+    return servers.sql(node, "SELECT pg_get_wal_replay_pause_state()") == [("paused",)]
+
+
+def remembers(worker: Worker, credential: str) -> bool:
+    """Whether the worker trusts what is remembered."""
+    return worker.market.memory.recall(worker.scope(credential=credential))
 
 
 def caught_up(worker: Worker) -> bool:
@@ -205,7 +213,7 @@ def test_a_credential_alone_is_enough_on_another_worker(
 ) -> None:
     with running_worker(settings, replica_max_lag_seconds=100.0) as other:
         for one in (worker, other):
-            until(lambda one=one: one.market.memory.recall(one.scope(credential="st_alone")))
+            until(partial(remembers, one, "st_alone"))
         with paused(servers, *REPLICAS):
             scope = worker.scope(credential="st_alone")
             version = worker.write(scope, 12)
@@ -218,7 +226,7 @@ def test_a_credential_alone_is_enough_on_another_worker(
 def test_what_a_credential_has_read_is_remembered_too(
     servers: Servers, settings: Settings, worker: Worker
 ) -> None:
-    until(lambda: worker.market.memory.recall(worker.scope(credential="st_reader")))
+    until(lambda: remembers(worker, "st_reader"))
     with paused(servers, "shard-0-c"):
         version = worker.write(worker.scope(), 13)
         seen = worker.scope(credential="st_reader")
