@@ -152,10 +152,18 @@ class Handover:
 
     def _cut_off(self) -> list[Standing]:
         each(self.replicas, lambda one: one.follow(upstream.nowhere(self.group.conninfo(one))))
-        until(lambda: all_are(self.replicas, lambda one: one.cut_off and one.seen.counted), CATCH_UP_SECONDS)
+        free: set[str] = set()
+
+        def all_have_let_go() -> bool:
+            each(self.replicas, Server.look)
+            # It stays true: receivers that start from now on try to connect to nowhere.
+            free.update(one.name for one in self.replicas if one.cut_off)
+            return all(one.name in free and one.seen.counted for one in self.replicas)
+
+        until(all_have_let_go, CATCH_UP_SECONDS)
         # Positions are final only now: in the looks so far, a receiver may have ended after its position was taken.
         each(self.replicas, Server.look)
-        standings = [one.standing(cut_off=one.cut_off) for one in self.replicas]
+        standings = [one.standing(cut_off=one.name in free) for one in self.replicas]
         said = ", ".join(f"{one.node} has {lsn_text(one.position.lsn)}" for one in standings)
         self._report(f"cut the replicas off: {said}")
         return standings
