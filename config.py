@@ -44,7 +44,7 @@ class Settings:
     operator_token: str = ""
 
     # Pools. See docs/pools.md for the arithmetic.
-    pool_size: int = 5
+    pool_size: int = 4
     pool_max_waiting: int = 500
     pool_timeout_seconds: float = 1.0
     replica_pool_size: int = 2
