@@ -114,7 +114,7 @@ class ReplicaReads:
             if replica.lsn >= wanted or replica.lag_seconds <= HOPEFUL_LAG_SECONDS
         ]
         free = [name for name in able if self._pools.has_free(name)]
-        chosen = self._turns.choose(free or able)
+        chosen = self._turns.choose(able, free)
         return candidates[chosen] if chosen is not None else None
 
     def _ask(
