@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -185,6 +186,16 @@ def test_writes_that_do_not_end_stop_the_failover_and_not_the_writes(
     assert untouched(servers, B, C)
 
 
+def test_where_no_replica_catches_up_the_writes_go_on(servers: Servers, shopper: GatedWriter) -> None:
+    for name in (B, C):
+        servers.sql(name, "ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+        servers.sql(name, "SELECT pg_reload_conf()")
+        until(lambda name=name: servers.sql(name, "SHOW recovery_min_apply_delay") == [("1h",)])  # type: ignore[misc]
+    assert shopper.write_once()
+    assert_refused(failover(servers), "nobody has replayed up to", f"{B} at ", f"{C} at ")
+    assert shopper.write_once()
+
+
 # Which replica
 
 
@@ -211,6 +222,31 @@ def test_a_replica_whose_replay_is_paused_replays_again_for_a_failover(servers: 
     assert answer.returncode == 0, answer
     assert f"{C} replays again" in answer.stdout
     assert_primary(servers, B, C)
+
+
+# What is told of it
+
+
+def test_status_tells_the_promoted_node_from_the_one_that_still_takes_itself_for_primary(
+    servers: Servers,
+) -> None:
+    assert failover(servers).returncode == 0
+    assert servers.sql(A, "SELECT pg_is_in_recovery()") == [(False,)]
+    status = flask(servers.settings(), "shards", "status", "--json")
+    assert status.returncode == 0, status
+    nodes = {node["name"]: node for node in json.loads(status.stdout)["shards"][0]["nodes"]}
+    told = [(node["role"], node["healthy"], node["timeline"]) for node in nodes.values()]
+    assert told == [("unknown", False, 1), ("primary", True, 2), ("replica", True, 2)]
+    said = flask(servers.settings(), "shards", "status").stderr
+    assert f"{A}: was primary up to a failover" in said
+
+
+def test_status_knows_no_primary_where_only_the_old_one_answers(servers: Servers) -> None:
+    assert failover(servers).returncode == 0
+    servers.freeze(B)
+    status = flask(servers.settings(), "shards", "status")
+    servers.thaw(B)
+    assert_refused(status, "no primary answers on shard-0")
 
 
 # When it is refused

@@ -122,6 +122,8 @@ def test_where_one_of_two_may_be_the_old_primary_both_cases_must_be_certain() ->
     assert verdict(setting, at("b"), at("c"), old="ad") is None
     one = 'ANY 1 ("shard-0-a", "shard-0-b", "shard-0-c", "shard-0-d")'
     assert verdict(one, at("b"), at("c"), old="ad") is not None
+    # If a is away as the old primary, its two voters were heard; if it is d, then a is a voter that was not.
+    assert verdict(ANY_ONE, at("b"), at("c"), old="ad") is not None
 
 
 def test_a_replica_counts_under_the_name_by_which_it_confirms_and_in_any_case() -> None:
