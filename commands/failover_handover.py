@@ -31,6 +31,8 @@ _ROUNDS = 3
 # What was received is replayed first.
 _PROMOTE_SECONDS = 60.0
 
+_BRING_BACK = "start what does not answer, and run this again"
+
 Report = Callable[[str], None]
 
 
@@ -101,8 +103,8 @@ class Handover:
         best = next(one for one in equal if one.node == server.name)
         if self.primary:
             self._check_followers(server, equal)
-        else:
-            self._check_proof(best, Lineage(position.system_identifier, position.timeline), equal)
+        elif reason := self._doubt(best, Lineage(position.system_identifier, position.timeline), equal):
+            self._refuse(reason, _BRING_BACK)
 
     def _shut_gate(self) -> int | None:
         """Where the old primary's log ends, once nothing is written there and a replica has it all."""
@@ -185,27 +187,24 @@ class Handover:
         return wanted
 
     def _prove(self, best: Standing, server: Server, standings: list[Standing], flushed: int | None) -> None:
+        """That the best has every acknowledged commit: by the quorum, else as all that went through the gate."""
         primary = self.primary
         if primary is not None:
             self._check_followers(server, standings)
-            if flushed is not None and best.reach >= (primary.seen.timeline, flushed):
-                self._report(f"{best.node} has all that {primary.name} wrote")
-                return
-        if self._check_proof(best, server.lineage(), standings):
+        reason = self._doubt(best, server.lineage(), standings)
+        if reason is None:
             self._report(f"{best.node} has every acknowledged commit")
+        elif primary and flushed is not None and best.reach >= (primary.seen.timeline, flushed):
+            self._report(f"{best.node} has all that {primary.name} wrote until its gate was shut")
+        else:
+            self._refuse(reason, _BRING_BACK)
 
-    def _check_proof(self, best: Standing, lineage: Lineage, standings: list[Standing]) -> bool:
-        """That the best has every acknowledged commit. False where it is not certain, and that is accepted."""
+    def _doubt(self, best: Standing, lineage: Lineage, standings: list[Standing]) -> str | None:
         asked = [*self.replicas, *([self.primary] if self.primary else [])]
         settings = {one.name: one.seen.synchronous_standby_names for one in asked}
         old_primaries = [self.primary.votes_as] if self.primary else list(self.group.absent)
         reason = unproven(settings, standings, best, lineage, old_primaries)
-        if reason is not None:
-            self._refuse(
-                f"it is not certain that {best.node} has every acknowledged commit: {reason}",
-                "start what does not answer, and run this again",
-            )
-        return reason is None
+        return reason and f"it is not certain that {best.node} has every acknowledged commit: {reason}"
 
     def _check_followers(self, server: Server, followers: list[Standing]) -> None:
         """That the new primary's commits will be confirmed: nothing is won by leaving one whose commits are."""
@@ -214,9 +213,7 @@ class Handover:
             left = dict(self.group.absent)
             following = {one.node for one in followers if one.cut_off}
             left |= {one.name: "does not follow it" for one in self.replicas if one.name not in following}
-            why = (
-                "; ".join(f"{name}: {reason}" for name, reason in left.items()) or "no other replica is left"
-            )
+            why = "; ".join(f"{name}: {reason}" for name, reason in left.items()) or "it is the last one"
             self._refuse(f"nobody would confirm what {server.name} commits ({why})")
 
     def _let_follow(self, server: Server, others: list[Server]) -> None:

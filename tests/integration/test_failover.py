@@ -173,6 +173,7 @@ def test_without_synchronous_replication_a_switchover_is_certain_and_a_failover_
     until(lambda: servers.sql(A, "SELECT count(*) FROM pg_stat_replication") == [(2,)])
     answer = failover(servers)
     assert answer.returncode == 0, answer
+    assert "all that shard-0-a wrote until its gate was shut" in answer.stdout
     assert_primary(servers, B, C)
 
 
