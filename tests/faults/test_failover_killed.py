@@ -1,7 +1,12 @@
-"""A failover that is killed after each thing it does, and run again: it is finished, nothing acknowledged is lost."""
+"""A failover that is killed after a thing it does, and run again: it is finished, nothing acknowledged is lost.
+
+Each of its deeds takes a cluster of its own, so the suite takes those after which things stand most differently;
+`EVERY_DEED=1` takes all.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -30,13 +35,21 @@ FAILOVER = (
 )
 
 
+# The gate is shut; one replica is cut off; both are; promoted; committed; all but the last.
+SWITCHOVER_DEEDS: tuple[int, ...] = (1, 2, 3, 7, 10, 12)
+FAILOVER_DEEDS: tuple[int, ...] = (1, 2, 5)
+if os.environ.get("EVERY_DEED"):
+    SWITCHOVER_DEEDS = tuple(range(1, len(SWITCHOVER) + 1))
+    FAILOVER_DEEDS = tuple(range(1, len(FAILOVER) + 1))
+
+
 @pytest.fixture
 def servers() -> Iterator[Servers]:
     with running_servers(shards=1, replicas=2) as servers:
         yield servers
 
 
-@pytest.mark.parametrize("count", range(1, len(SWITCHOVER) + 1))
+@pytest.mark.parametrize("count", SWITCHOVER_DEEDS)
 def test_a_switchover_that_is_killed_is_finished_by_the_next(servers: Servers, count: int) -> None:
     with closing(GatedWriter(servers)) as writer:
         assert writer.write_once()
@@ -46,7 +59,7 @@ def test_a_switchover_that_is_killed_is_finished_by_the_next(servers: Servers, c
         finish(servers, writer)
 
 
-@pytest.mark.parametrize("count", range(1, len(FAILOVER) + 1))
+@pytest.mark.parametrize("count", FAILOVER_DEEDS)
 def test_a_failover_that_is_killed_is_finished_by_the_next(servers: Servers, count: int) -> None:
     with closing(GatedWriter(servers)) as writer:
         assert writer.write_once()
