@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 
+import psutil
 import pytest
 
 from tests.commandline import ROOT, environment, flask
@@ -22,6 +23,8 @@ from tests.shard_servers import Servers, running_servers, until
 
 A, B, C = "shard-0-a", "shard-0-b", "shard-0-c"
 
+STARTUP = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'"
+LOCKED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 HANGING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 # What a switchover does, in order; without an answering primary there is no gate and nobody to leave it.
@@ -93,6 +96,21 @@ def test_commits_that_hang_since_a_switchover_was_killed_do_not_stop_the_next(se
         finish(servers, writer)
         thread.join()
         assert len(writer.doubtful) == 1
+
+
+def test_a_promotion_that_is_still_under_way_is_waited_for(servers: Servers) -> None:
+    with closing(GatedWriter(servers)) as writer:
+        assert writer.write_once()
+        assert kill_after(servers, 6) == "follow"
+        recovery = psutil.Process(servers.sql(B, STARTUP)[0][0])
+        recovery.suspend()
+        servers.sql(B, "SELECT pg_promote(false)")
+        thread = threading.Thread(target=finish, args=(servers, writer))
+        thread.start()
+        until(lambda: servers.sql(B, LOCKED) == [(1,)])
+        recovery.resume()
+        thread.join()
+        assert servers.sql(B, "SELECT timeline_id FROM pg_control_checkpoint()") == [(2,)]
 
 
 def kill_after(servers: Servers, count: int) -> str:
