@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-
 # More would have a node that was busy for long flooded when it is free again.
 DEBT = 20
 
