@@ -125,7 +125,7 @@ def _check(settings: Settings) -> None:
     parse_weights(settings.replica_weights)
     if settings.position_ttl_seconds <= settings.replica_max_lag_seconds:
         raise ConfigurationError(
-            "POSITION_TTL_SECONDS must be longer than REPLICA_MAX_LAG_SECONDS: what is forgotten must be replayed by then"
+            "POSITION_TTL_SECONDS must be longer than REPLICA_MAX_LAG_SECONDS: what is forgotten is replayed by then"
         )
 
 
