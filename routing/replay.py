@@ -233,8 +233,12 @@ class ReplayPositions:
             if sample.timeline == 1:
                 lineage = Lineage(sample.system_identifier, 1)
             elif sample.timeline in link.histories:
-                text = link.histories[sample.timeline]
-                lineage = Lineage.parse(sample.system_identifier, sample.timeline, text)
+                try:
+                    text = link.histories.pop(sample.timeline)
+                    lineage = Lineage.parse(sample.system_identifier, sample.timeline, text)
+                except ValueError as error:
+                    # Another node may have the file; until one has, nobody's position on this timeline is believed.
+                    logger.warning("%s cannot tell its history: %s", link.node.name, error)
             elif sample.timeline > 1:
                 link.wanted_history = sample.timeline
         if lineage is not None and lineage is not self._lineages.get(shard):

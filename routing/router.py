@@ -86,7 +86,7 @@ class Router:
             assert scope.route is not None
             values = {**parameters, "store_id": store_id}
             rows = self._read_on(scope, scope.route.shard, query, values)
-            if not rows and query.role == "replica":
+            if not rows and query.role == "replica" and scope.flags.read_replicas:
                 rows = self._read_primary(scope, scope.route.shard, query, values)
             if rows:
                 return rows[0]
