@@ -75,6 +75,9 @@ class ReplicaReads:
         wanted = self._wanted(scope, state.lineage)
         if wanted is None:
             return None
+        if state.confirmed is not None:
+            # A token's position may lie behind its commit, where others' were that never left the primary.
+            wanted = min(wanted, state.confirmed)
         candidates, failures = dict(state.replicas), 0
         while (replica := self._choose(candidates, wanted)) is not None:
             try:

@@ -103,6 +103,8 @@ class Router:
         for last in (False, True):
             epoch = self._route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
+            assert scope.route is not None
+            self._look_for_lost_writes(scope, scope.route.shard)
             try:
                 return self._write_past_gate(
                     scope, (FENCE, fence), (query, {**parameters, "store_id": store_id})

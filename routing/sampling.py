@@ -39,8 +39,9 @@ class Sample:
     timeline: int
     lsn: int
     received: int | None
-    newest_timeline: int | None
+    newest_timeline: int | None  # asked of a replica without a WAL receiver only
     transaction_age: float | None
+    waits: bool  # a primary's commits wait for a replica
 
 
 class Link:
@@ -126,7 +127,7 @@ class Link:
             self.histories[self._asked_history] = None if text is None else text.decode()
             self.wanted_history = None
             return
-        in_recovery, timeline, lsn, received, newest, age = values
+        in_recovery, timeline, lsn, received, newest, age, waits = values
         if lsn is None:
             return  # a standby that has not replayed anything yet
         self.sample = Sample(
@@ -138,6 +139,7 @@ class Link:
             None if received is None else int(received),
             None if newest is None else int(newest),
             None if age is None else float(age),
+            waits == b"t",
         )
         self._failures = 0
 
@@ -157,11 +159,14 @@ class Link:
         return 1 if int(newest) == 1 else 0
 
     def _connect(self) -> None:
+        connection: ShardConnection | None = None
         try:
             connection = self._connect_to(self.node)
             connection.execute(f"PREPARE sample AS {SAMPLE.text}")
             connection.execute(f"PREPARE history (integer) AS {HISTORY.text.replace('%(timeline)s', '$1')}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
+            if connection is not None:
+                connection.abandon()
             self._failed(error)
         else:
             if self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -16,15 +17,20 @@ FORKED_AT_500 = "1\t0/1F4\tno recovery target specified\n"
 
 
 def sample(timeline: int, lsn: int, *, recovers: bool, received: int | None = None) -> Sample:
-    return Sample(7, monotonic(), recovers, timeline, lsn, received, None, None)
+    return Sample(7, monotonic(), recovers, timeline, lsn, received, None, None, waits=True)
 
 
-def primary(timeline: int, lsn: int) -> Sample:
-    return sample(timeline, lsn, recovers=False)
+def primary(timeline: int, lsn: int, *, waits: bool = True) -> Sample:
+    return replace(sample(timeline, lsn, recovers=False), waits=waits)
 
 
 def replica(timeline: int, lsn: int, received: int | None = None) -> Sample:
     return sample(timeline, lsn, recovers=True, received=received or lsn)
+
+
+def alone(timeline: int, lsn: int, received: int) -> Sample:
+    """A replica that nobody sends to."""
+    return replace(replica(timeline, lsn, received), newest_timeline=timeline)
 
 
 class Rounds:
@@ -130,6 +136,27 @@ def test_without_a_primary_the_log_ends_where_a_replica_has_received_most() -> N
 
     assert set(state.replicas) == {B, C}
     assert rounds.state(B).replay_lag_bytes == 50
+
+
+def test_with_the_primary_gone_nothing_was_confirmed_that_no_replica_has_received() -> None:
+    rounds = Rounds()
+    assert rounds(a=primary(1, 100), b=replica(1, 90), c=replica(1, 90)).confirmed is None
+    assert rounds(a=None, b=alone(1, 90, 95), c=alone(1, 90, 93)).confirmed == 95
+
+
+def test_while_a_replica_hears_of_a_primary_that_does_not_answer_here_nothing_is_known_to_be_confirmed() -> (
+    None
+):
+    rounds = Rounds()
+    rounds(a=primary(1, 100), b=replica(1, 90), c=replica(1, 90))
+    assert rounds(a=None, b=alone(1, 90, 95), c=replica(1, 90)).confirmed is None
+    assert rounds(a=None, b=alone(1, 90, 95), c=None).confirmed is None
+
+
+def test_of_a_primary_that_waited_for_nobody_nothing_is_known_to_be_confirmed() -> None:
+    rounds = Rounds()
+    rounds(a=primary(1, 100, waits=False), b=replica(1, 90), c=replica(1, 90))
+    assert rounds(a=None, b=alone(1, 90, 95), c=alone(1, 90, 93)).confirmed is None
 
 
 def test_with_two_nodes_away_nobody_knows_where_the_log_ends() -> None:
