@@ -8,7 +8,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -231,7 +231,7 @@ class Cluster:
             self.report(f"stopping what an earlier start left: {', '.join(process.name for process in left)}")
         shutdown.stop(self.layout, self.launcher)
         for path in self.layout.data.glob(".*-*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _delete(path)
 
     def _check_ports(self) -> None:
         for node in self.topology:
@@ -242,6 +242,13 @@ class Cluster:
                 )
         if not _port_is_free(self.http_port):
             raise ClusterError(f"port {self.http_port}, for the service, is taken: set PORT to a free one")
+
+
+def _delete(path: Path) -> None:
+    """Also where its maker deletes it at the same time: initdb does, when the server it started has been killed."""
+    while path.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _names(nodes: Sequence[PostgresNode]) -> str:
