@@ -14,6 +14,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import monotonic, perf_counter, sleep
 from typing import Any
 from uuid import UUID
@@ -29,7 +30,7 @@ from routing.lineage import Verdict
 from routing.map_cache import MapCache
 from routing.memory import SessionMemory
 from routing.replay import ReplayPositions
-from routing.replica_reads import ReplicaReads
+from routing.replica_reads import ATTEMPTS, ReplicaReads
 from routing.scope import Scope
 from routing.token import Position
 from sql import query as named
@@ -47,10 +48,14 @@ BEGIN, COMMIT = "BEGIN", "COMMIT"
 PROMOTION_SECONDS = 5.0
 # How often it looks whether it may pass again, should nobody be promoted in the end.
 GATE_SECONDS = 0.1
+# How long a statement waits for a pool that refuses although its primary is well, as when that has just been promoted.
+FOLLOW_SECONDS = 0.5
 # And how soon it asks a pool again that has no connection to the next primary yet.
 REFUSED_SECONDS = 0.02
 # How long a read waits for a replica while no primary answers.
-WITHOUT_PRIMARY_SECONDS = 0.5
+WITHOUT_PRIMARY_SECONDS = 1.0
+# About as long as a round of samples.
+ROUND_SECONDS = 0.05
 # Lost writes that were reported, so that each is reported once by a worker, however often its token comes.
 REPORTED = 10_000
 
@@ -185,26 +190,48 @@ class Router:
         except (NodeUnavailable, NotAnsweredError):
             if not known:
                 raise
-            # The primary is gone; what it acknowledged is at the replicas, or just about to be replayed.
-            rows = self._replica_reads.read(
-                scope, shard, query, parameters, wait_seconds=WITHOUT_PRIMARY_SECONDS
-            )
+            rows = self._read_without_primary(scope, shard, query, parameters)
             if rows is None:
                 raise
             return rows
 
+    def _read_without_primary(
+        self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]
+    ) -> list[Row] | None:
+        """As from a replica, with more patience: what a primary that is gone acknowledged is there, or about to be.
+
+        Each round of samples may tell more of what that is.
+        """
+        give_up = monotonic() + WITHOUT_PRIMARY_SECONDS
+        while monotonic() < give_up:
+            round_before = self._replay.shard(shard).made_at
+            rows = self._replica_reads.read(scope, shard, query, parameters, wait_seconds=ROUND_SECONDS)
+            if rows is not None:
+                return rows
+            self._replay.wait_for(partial(self._is_after, shard, round_before), ROUND_SECONDS)
+        return None
+
+    def _is_after(self, shard: str, made_at: float) -> bool:
+        return self._replay.shard(shard).made_at > made_at
+
     def _read_primary(
         self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]
     ) -> list[Row]:
-        for attempt in (1, 2):
+        give_up, failures = monotonic() + FOLLOW_SECONDS, 0
+        while True:
             try:
                 with exchange(scope, self._pools.primary(shard), shard) as connection:
                     rows = connection.execute(query.text, parameters, prepare=True).fetchall()
                 break
             except NotAnsweredError:
                 # The server was restarted under it, or another was promoted; a fresh connection finds it.
-                if attempt == 2:  # noqa: PLR2004
+                failures += 1
+                if failures == ATTEMPTS:
                     raise
+            except NodeUnavailable:
+                if not self._is_followed(shard, give_up):
+                    raise
+                sleep(REFUSED_SECONDS)
         scope.answered(connection.node)
         if query.role == "primary" or not rows:
             return rows
@@ -247,7 +274,7 @@ class Router:
         """The write; while another node is being promoted it waits for that, and is then sent there."""
         assert scope.route is not None
         shard = scope.route.shard
-        give_up, shut_by = 0.0, 0
+        follow_until, give_up, shut_by = monotonic() + FOLLOW_SECONDS, 0.0, 0
         while True:
             try:
                 return self._flight(scope, shard, fence, write)
@@ -260,11 +287,16 @@ class Router:
                     raise
             except NodeUnavailable:
                 # Nothing was sent. Behind a shut gate it only means that the next one is not there yet.
-                if monotonic() >= give_up:
+                if monotonic() >= give_up and not self._is_followed(shard, follow_until):
                     raise
                 # Its pool refuses at once while it connects: without a pause this loop would keep it from that.
                 sleep(REFUSED_SECONDS)
-            self._await_primary_after(shard, shut_by)
+            if give_up:
+                self._await_primary_after(shard, shut_by)
+
+    def _is_followed(self, shard: str, give_up: float) -> bool:
+        """Whether a pool that refuses is worth a moment: its node is well, so it is only just being led there."""
+        return monotonic() < give_up and self._replay.shard(shard).primary is not None
 
     def _await_primary_after(self, shard: str, timeline: int) -> None:
         def is_there() -> bool:

@@ -11,6 +11,7 @@ As context managers, for other scopes and settings: `running_cluster`, `fresh_da
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import secrets
@@ -34,6 +35,7 @@ from psycopg.conninfo import make_conninfo
 from config import Settings, load
 from devcluster import bootstrap, control, publish
 from devcluster.cluster import Cluster
+from devcluster.layout import Layout
 from devcluster.processes import start_mark
 from devcluster.topology import HOST, Topology
 
@@ -44,6 +46,9 @@ _FOLDER_PREFIX = "infinite-scaling-test-"
 _READY_SECONDS = 60.0
 
 NewCluster = Callable[..., Cluster]
+
+# The folders that clusters are copied from, to be deleted with the run.
+_kept: list[Layout] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ def _servers_end_with_the_run() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    while _kept:
+        control.clean(_kept.pop())
 
 
 @pytest.fixture(scope="session")
@@ -129,16 +136,45 @@ def service(databases: Databases) -> Iterator[Service]:
 def running_cluster(**topology: int) -> Iterator[Cluster]:
     """A cluster in a temporary folder, without fsync; `topology` as `Topology` takes it."""
     _remove_abandoned()
-    var = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
-    var.chmod(0o711)  # the servers' account must get through, where root runs the tests
-    first = free_ports(len(Topology(**topology)) + 1)
-    placed = replace(Topology(**topology), first_port=first + 1)
-    cluster = Cluster(var, placed, durable=False, http_port=first, environ={})
+    cluster = _new_cluster(Topology(**topology), made_before=_pristine(Topology(**topology)))
     try:
         with cluster:
             yield cluster
     finally:
         control.clean(cluster.layout)
+
+
+def _new_cluster(topology: Topology, made_before: Path | None) -> Cluster:
+    """In a folder of its own, on free ports; with the data of one made before, if there is any."""
+    var = _new_folder()
+    if made_before is not None:
+        # Not shutil: the servers' files keep their owner.
+        subprocess.run(["cp", "-a", f"{made_before}/.", var], check=True)
+    first = free_ports(len(topology) + 1)
+    placed = replace(topology, first_port=first + 1)
+    return Cluster(var, placed, durable=False, http_port=first, environ={})
+
+
+def _new_folder() -> Path:
+    var = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
+    var.chmod(0o711)  # the servers' account must get through, where root runs the tests
+    return var
+
+
+@functools.cache
+def _pristine(topology: Topology) -> Path | None:
+    """The folder of a cluster that was made, and stopped before anybody used it: starting a copy takes half the time.
+
+    None where the servers' data lies elsewhere. Goes with the run.
+    """
+    cluster = _new_cluster(topology, None)
+    with cluster:
+        pass
+    if (cluster.layout.var / "data").is_symlink():
+        control.clean(cluster.layout)
+        return None
+    _kept.append(cluster.layout)
+    return cluster.layout.var
 
 
 @contextmanager
