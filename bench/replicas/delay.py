@@ -152,7 +152,7 @@ def _requests(servers: Servers, count: int) -> list[tuple[str, str, str]]:
                     answer = wire.request("GET", path, token if "its token" in kind else {})
                 if number >= WARM:
                     samples.append(time.perf_counter() - began)
-                    by_replicas[kind] += answer.headers["x-served-by"] != primary
+                    by_replicas[kind] += answer.headers.get("x-served-by") != primary
     return [
         (kind, f"{median(samples) * 1000:.1f}", f"{by_replicas[kind] / count:.0%}")
         for kind, samples in seconds.items()
