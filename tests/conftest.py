@@ -1,6 +1,11 @@
 """Fixtures for every level of tests."""
 
+import signal
+
 from hypothesis import HealthCheck, settings
+
+# Whoever is started in a shell's background ignores Ctrl-C, and so do its children, which tests send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.cluster_fixtures"]
 

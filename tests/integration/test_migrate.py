@@ -386,8 +386,8 @@ def test_a_server_that_freezes_during_a_migration_is_reported(targets: list[Targ
 def test_ctrl_c_ends_a_run_and_its_statement(targets: list[Target], folder: Path) -> None:
     write(folder, "0002_slow", f"{LOCK}SELECT pg_sleep(600);")
     program = (
-        "import pathlib, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from sql.migrate import Target as T, migrate; migrate([T('shard-0', sys.argv[1])], pathlib.Path(sys.argv[2]))"
+        "import pathlib, sys; from sql.migrate import Target, migrate;"
+        "migrate([Target('shard-0', sys.argv[1])], pathlib.Path(sys.argv[2]))"
     )
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     with subprocess.Popen(
