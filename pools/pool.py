@@ -178,10 +178,6 @@ class NodePool(Supply):
         _open_pools.discard(self)
         super().close(timeout)
 
-    @property
-    def has_free(self) -> bool:
-        return bool(self._pool)
-
     def gauge(self) -> PoolGauge:
         return PoolGauge(size=max(0, self._live), available=len(self._pool), waiting=len(self._waiting))
 

@@ -79,11 +79,6 @@ class PoolRegistry:
         except KeyError:
             raise NodeUnavailable(f"{node} is not available.", retry_after_seconds=1) from None
 
-    def has_free(self, node: str) -> bool:
-        """Whether the pool to this replica has a connection that nobody uses."""
-        pool = self._replicas.get(node)
-        return pool is not None and pool.has_free
-
     def catalog(self, *, writable: bool = True) -> NodePool:
         """The pool to the catalog's primary, or (to read while that is away) to any node that has it."""
         name, target = ("catalog", "read-write") if writable else ("catalog-any", "any")

@@ -115,14 +115,13 @@ class ReplicaReads:
         return wanted
 
     def _choose(self, candidates: Mapping[str, Replica], wanted: int) -> Replica | None:
-        """The next in turn of those that have got there, or may any moment; if possible one with a free connection."""
+        """The next in turn of those that have got there, or may any moment."""
         able = [
             name
             for name, replica in candidates.items()
             if replica.lsn >= wanted or replica.lag_seconds <= HOPEFUL_LAG_SECONDS
         ]
-        free = [name for name in able if self._pools.has_free(name)]
-        chosen = self._turns.choose(able, free)
+        chosen = self._turns.choose(able)
         return candidates[chosen] if chosen is not None else None
 
     def _ask(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
-# More would have a node that was busy for long flooded when it is free again.
-DEBT = 20
+from collections.abc import Iterable, Mapping
 
 
 class Turns:
@@ -21,18 +18,16 @@ class Turns:
         self._weights = weights
         self._credits: dict[str, int] = {}
 
-    def choose(self, names: Collection[str], free: Collection[str] = ()) -> str | None:
-        """One of the names, of those that are free if any is; None where there is no name at all.
-
-        Who is passed over because it was busy is owed its turns, up to about `DEBT` of them.
-        """
-        credits = self._credits
+    def choose(self, names: Iterable[str]) -> str | None:
+        """One of the names; None where there is none."""
         total = 0
+        chosen: str | None = None
         for name in names:
             weight = self._weights.get(name, 1)
             total += weight
-            credits[name] = min(credits.get(name, 0) + weight, DEBT * weight)
-        chosen = max(free or names, key=credits.__getitem__, default=None)
+            self._credits[name] = self._credits.get(name, 0) + weight
+            if chosen is None or self._credits[name] > self._credits[chosen]:
+                chosen = name
         if chosen is not None:
-            credits[chosen] = max(credits[chosen] - total, -DEBT * self._weights.get(chosen, 1))
+            self._credits[chosen] -= total
         return chosen
