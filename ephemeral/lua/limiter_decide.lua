@@ -45,8 +45,13 @@ local function look(key, window)
     end
     local left_out = 0
     while now - oldest > window do
-        -- The newest is not too old, so this ends at a step: the last element is never taken for one.
-        for _, step in ipairs(redis.call('LRANGE', key, left_out + 1, left_out + STEPS)) do
+        local steps = redis.call('LRANGE', key, left_out + 1, left_out + STEPS)
+        if #steps == 0 then
+            -- The newest is not too old, so a list of this script's making ends the loop at a step. This is another's.
+            redis.call('DEL', key)
+            return 0
+        end
+        for _, step in ipairs(steps) do
             oldest = oldest + step
             left_out = left_out + 1
             if now - oldest <= window then
