@@ -4,7 +4,7 @@
     LIMITS_PYTHON=/path/to/a/venv/bin/python .venv/bin/python -m bench.limiter
 
 `LIMITS_PYTHON` is a Python that has `limits[redis]`, which this service does not need. Prints the tables of
-docs/limiter.md. It takes a minute, most of which it waits for windows to pass.
+docs/limiter.md. It takes a minute or two, most of which it waits for windows to pass.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ import redis
 from bench.servers import wait_for
 from bench.table import table
 from config import ROOT
+from ephemeral.client import connect
+from ephemeral.limiter import Limit, Limiter, Policy
+from ephemeral.round_trip import RoundTrips
 
 PROCESSES = 8
 QUOTA, SECONDS = 100, 5
@@ -142,9 +146,12 @@ def main() -> None:
     kinds = ["ours", *(THEIRS if os.environ.get("LIMITS_PYTHON") else ())]
     roomy: Policies = [(name, 100_000, 10) for name in ("session", "address", "store")]
     columns: list[list[object]] = []
-    with running_server() as (server, url):
+    with (
+        tempfile.TemporaryDirectory(prefix="infinite-scaling-bench-") as folder,
+        closing(Server(folder)) as server,
+    ):
         for kind in kinds:
-            bench = Bench(server, url, kind)
+            bench = Bench(server.admin, server.url, kind)
             single, three = bench.calls(roomy[:1]), bench.calls(roomy)
             columns.append(
                 [
@@ -162,6 +169,7 @@ def main() -> None:
                     f"{three['trips']:.0f}",
                 ]
             )
+        away = [outage(server, how) for how in ("frozen", "dead")]
     names = [
         f"admitted of {HITS:,} hits from {PROCESSES} processes, {QUOTA} in {SECONDS} s",
         f"admitted in two bursts less than {SECONDS} s apart, the first one late",
@@ -178,33 +186,83 @@ def main() -> None:
     ]
     heads = ["", *(kind if kind == "ours" else f"`limits`, {kind}" for kind in kinds)]
     print(table(heads, [[name, *row] for name, *row in zip(names, *columns, strict=True)]))
+    heads = ["the server is", "first call, ms", "p99 of the calls after it, ms", "shared again after, ms"]
+    print("\n" + table(heads, away))
 
 
-@contextmanager
-def running_server() -> Iterator[tuple[redis.Redis, str]]:
-    """A server that is nobody else's, and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="infinite-scaling-bench-") as folder:
-        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--logfile", "log"]
-        process = subprocess.Popen([*program(), *options], cwd=folder)
-        url = f"redis://127.0.0.1:{port}/0"
-        server = redis.Redis.from_url(url, protocol=2)
+def outage(server: Server, how: str) -> list[object]:
+    """What the calls of one worker take, one each millisecond, while its server is away and until it is back."""
+    limiter = Limiter(RoundTrips(connect(server.url)), 2)
+    limit = Limit(Policy("session", 200, 10), "somebody")
+
+    def milliseconds() -> float:
+        time.sleep(0.001)
+        began = time.perf_counter()
+        if limiter.decide([limit]).shared:
+            raise SystemExit("it is not away")
+        return (time.perf_counter() - began) * 1000
+
+    for _ in range(10):
+        limiter.decide([limit])
+    server.stop(how)
+    first, *after = [milliseconds() for _ in range(1000)]
+    server.go_on(how)
+    began = time.perf_counter()
+    wait_for(lambda: limiter.decide([limit]).shared, "it is shared again", 10)
+    back = (time.perf_counter() - began) * 1000
+    return [how, f"{first:.0f}", f"{sorted(after)[989]:.2f}", f"{back:.0f}"]
+
+
+class Server:
+    """A Redis-compatible server that is nobody else's."""
+
+    def __init__(self, folder: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._folder = folder
+        self._command = [
+            *program(),
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--logfile",
+            "log",
+        ]
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.admin = redis.Redis.from_url(self.url, protocol=2)
+        self._start()
+
+    def stop(self, how: str) -> None:
+        if how == "frozen":
+            self._process.send_signal(signal.SIGSTOP)
+        else:
+            self._process.kill()
+            self._process.wait()
+
+    def go_on(self, how: str) -> None:
+        if how == "frozen":
+            self._process.send_signal(signal.SIGCONT)
+        else:
+            self._start()
+
+    def close(self) -> None:
+        self.admin.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(self._command, cwd=self._folder)
+        wait_for(self._answers, "the server answers", 10)
+
+    def _answers(self) -> bool:
         try:
-            wait_for(lambda: answers(server), "the server answers", 10)
-            yield server, url
-        finally:
-            server.close()
-            process.terminate()
-            process.wait()
-
-
-def answers(server: redis.Redis) -> bool:
-    try:
-        return bool(server.ping())
-    except redis.RedisError:
-        return False
+            return bool(self.admin.ping())
+        except redis.RedisError:
+            return False
 
 
 def program() -> Sequence[str]:

@@ -28,6 +28,8 @@ logger = logging.getLogger("ephemeral")
 
 # What a request may lose to a server that has just frozen is 0.1 s: this leaves a fifth of it for going on without.
 PATIENCE_SECONDS = 0.08
+# In line, behind others who do get their answers: who finds the server away gives his turn back at once.
+QUEUE_SECONDS = 2.0
 # A server that is back is found within this and its answer's time; three commands every so often are no load.
 PROBE_SECONDS = 0.1
 
@@ -94,7 +96,7 @@ class RoundTrips:
         if not self._here.is_set():
             raise _unavailable()
         try:
-            line = self._lines.get(timeout=PATIENCE_SECONDS)
+            line = self._lines.get(timeout=QUEUE_SECONDS)
         except queue.Empty as error:
             raise _unavailable() from error
         kept = None
