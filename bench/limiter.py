@@ -102,19 +102,20 @@ class Bench:
 
     def late_burst(self) -> int:
         """Admitted in two bursts less than a window apart, the first late in the window that one hit has opened."""
-        policies = [("burst", QUOTA, SECONDS)]
-        with Hitter(self.url, self.kind) as hitter:
-            hitter.hit([("warm", 1, 1)], 1)
-            opened = time.monotonic()
-            hitter.hit(policies, 1)
-            time.sleep(LATE_SECONDS)
-            began = time.monotonic()
-            admitted = hitter.hit(policies, 2 * QUOTA)["admitted"]
-            time.sleep(max(2 * SECONDS - 0.4 - (time.monotonic() - opened), 0))
-            admitted += hitter.hit(policies, 2 * QUOTA)["admitted"]
-            if time.monotonic() - began >= SECONDS:
-                raise SystemExit("the machine is too busy: both bursts have to fall into one window")
-            return int(admitted)
+        for attempt in range(10):
+            policies = [(f"burst{attempt}", QUOTA, SECONDS)]
+            with Hitter(self.url, self.kind) as hitter:
+                hitter.hit([("warm", 1, 1)], 1)
+                opened = time.monotonic()
+                hitter.hit(policies, 1)
+                time.sleep(LATE_SECONDS)
+                began = time.monotonic()
+                admitted = hitter.hit(policies, 2 * QUOTA)["admitted"]
+                time.sleep(max(2 * SECONDS - 0.4 - (time.monotonic() - opened), 0))
+                admitted += hitter.hit(policies, 2 * QUOTA)["admitted"]
+                if time.monotonic() - began < SECONDS:
+                    return int(admitted)
+        raise SystemExit("the machine is too busy: both bursts have to fall into one window")
 
     def clock_ahead(self) -> int:
         """Admitted of two clients' hits, one of them with a clock that is ahead."""

@@ -49,8 +49,10 @@ def server(running: ValkeyServer) -> ValkeyServer:
 
 
 @pytest.fixture
-def limiter(server: ValkeyServer) -> Limiter:
-    return Limiter(RoundTrips(connect(server.url)), workers=2)
+def limiter(server: ValkeyServer) -> Iterator[Limiter]:
+    trips = RoundTrips(connect(server.url))
+    yield Limiter(trips, workers=2)
+    trips.close()
 
 
 def calls(server: ValkeyServer) -> dict[str, int]:
@@ -130,8 +132,9 @@ def test_a_hit_takes_five_bytes_at_most(server: ValkeyServer, quota: int) -> Non
 
 
 def test_nobody_there_is_decided_here_with_this_workers_share() -> None:
-    limiter = Limiter(RoundTrips(connect(f"redis://127.0.0.1:{free_ports(1)}/0")), workers=2)
-    decided = [limiter.decide([ADA, STORE]) for _ in range(3)]
+    trips = RoundTrips(connect(f"redis://127.0.0.1:{free_ports(1)}/0"))
+    decided = [limiter.decide([ADA, STORE]) for limiter in [Limiter(trips, workers=2)] for _ in range(3)]
+    trips.close()
     assert [each.admitted for each in decided] == [True, True, False]
     assert not any(each.shared for each in decided)
 
@@ -182,6 +185,6 @@ def test_what_is_no_list_of_ours_is_refused_or_replaced_and_never_loops(
     server.admin.set(ADA.key, "text")
     assert not limiter.decide([ADA]).shared
     now = int(server.admin.time()[0]) * 1000
-    server.admin.rpush(STORE.key, now - 3_600_000, 5, -4, now)
+    server.admin.rpush(STORE.key, -10 * now, 5, now)  # as if there was no end to what is too old
     decided = limiter.decide([STORE])
     assert (decided.shared, decided.admitted) == (True, True)
