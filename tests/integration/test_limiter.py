@@ -133,7 +133,8 @@ def test_a_hit_takes_five_bytes_at_most(server: ValkeyServer, quota: int) -> Non
 
 def test_nobody_there_is_decided_here_with_this_workers_share() -> None:
     trips = RoundTrips(connect(f"redis://127.0.0.1:{free_ports(1)}/0"))
-    decided = [limiter.decide([ADA, STORE]) for limiter in [Limiter(trips, workers=2)] for _ in range(3)]
+    limiter = Limiter(trips, workers=2)
+    decided = [limiter.decide([ADA, STORE]) for _ in range(3)]
     trips.close()
     assert [each.admitted for each in decided] == [True, True, False]
     assert not any(each.shared for each in decided)
