@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from errors import ConfigurationError
@@ -73,6 +74,15 @@ class Settings:
     # How long a credential's position is remembered: longer than a replica that is read may lag.
     position_ttl_seconds: int = 120
 
+    # How many requests any window may hold, as QUOTA/SECONDS (see parse_quota): of a session, of a merchant key, of an
+    # address without either, of a store. In force while the flag rate_limit is on.
+    rate_limit_session: str = "200/10"
+    rate_limit_key: str = "200/10"
+    rate_limit_address: str = "200/10"
+    rate_limit_store: str = "10000/10"
+    # Whose X-Forwarded-For is believed: addresses and networks, comma-separated (see parse_networks).
+    trusted_proxies: str = ""
+
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14
 
@@ -93,6 +103,30 @@ def parse_weights(text: str) -> dict[str, int]:
             raise ConfigurationError(f"REPLICA_WEIGHTS: {part!r} is not NODE=WEIGHT")
         weights[name.strip()] = int(number)
     return weights
+
+
+# A list of steps in a window stays below 5 bytes a hit up to 2^23 ms; and leaving out a larger quota's hits, all at
+# once, would keep the Redis-compatible server from everything else for milliseconds.
+_LONGEST_WINDOW_SECONDS, _LARGEST_QUOTA = 3600, 100_000
+
+
+def parse_quota(name: str, text: str) -> tuple[int, int]:
+    """Requests and seconds, from "200/10". Raises `ConfigurationError` where it does not say that."""
+    quota, _, seconds = (part.strip() for part in text.partition("/"))
+    numbers = [int(part) if part.isdecimal() and part.isascii() else 0 for part in (quota, seconds)]
+    if not (0 < numbers[0] <= _LARGEST_QUOTA and 0 < numbers[1] <= _LONGEST_WINDOW_SECONDS):
+        raise ConfigurationError(
+            f"{name}={text!r} is not REQUESTS/SECONDS, up to {_LARGEST_QUOTA}/{_LONGEST_WINDOW_SECONDS}"
+        )
+    return numbers[0], numbers[1]
+
+
+def parse_networks(name: str, text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """From "127.0.0.1,10.0.0.0/8,fd00::/8". Raises `ConfigurationError` where it does not say that."""
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -123,6 +157,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _check(settings: Settings) -> None:
     parse_weights(settings.replica_weights)
+    parse_networks("TRUSTED_PROXIES", settings.trusted_proxies)
+    for whom in ("session", "key", "address", "store"):
+        parse_quota(f"RATE_LIMIT_{whom.upper()}", getattr(settings, f"rate_limit_{whom}"))
     if settings.position_ttl_seconds <= settings.replica_max_lag_seconds:
         raise ConfigurationError(
             "POSITION_TTL_SECONDS must be longer than REPLICA_MAX_LAG_SECONDS: what is forgotten is replayed by then"

@@ -127,9 +127,12 @@ class IdempotencyKeyReused(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """A quota is used up; `retry_after_seconds` says when it is not."""
+    """A quota is used up; `retry_after_seconds` says when it is not. The type is the IETF draft's, section 5.1 of
+    draft-ietf-httpapi-ratelimit-headers-11, which names the policies in `violated-policies`."""
 
-    status, type, title, retryable = 429, "too-many-requests", "Too Many Requests", True
+    status, retryable = 429, True
+    type = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    title = "Too Many Requests"
 
 
 class Unavailable(ApiError):

@@ -99,7 +99,7 @@ _forgotten_writes = Counter(
 )
 _limiter_decisions = Counter(
     "limiter_decisions_total",
-    "Requests by what the limiter decided: allowed, limited, unavailable.",
+    "Requests by what the limiter decided: allowed, limited; unavailable: by one worker alone, without its server.",
     ["decision"],
     registry=_registry,
 )

@@ -117,6 +117,12 @@ def _header_out(description: str, *, required: bool = False, **schema: Any) -> J
     return {"description": description, "required": required, "schema": {"type": "string"} | schema}
 
 
+def _items(*names: str) -> str:
+    """What a List of quota policies or service limits looks like, as a pattern."""
+    item = '"[a-z]+"' + "".join(f";{name}=[0-9]+" for name in names)
+    return f"^{item}(, {item})*$"
+
+
 HEADERS: dict[str, Json] = {
     "X-Request-Id": _header_out(
         "The request's own id, or the one that was made up for it.",
@@ -125,7 +131,7 @@ HEADERS: dict[str, Json] = {
     ),
     "X-Served-By": _header_out("The node that answered, such as `shard-1-b`; `cache` where none was asked."),
     "X-Cache": _header_out("What the cache did.", enum=["hit", "miss", "bypass"]),
-    "Server-Timing": _header_out("Where the time went, in ms: `route`, `pool`, `db`, `cache`."),
+    "Server-Timing": _header_out("Where the time went, in ms: `limit`, `session`, `route`, `pool`, `db`, `cache`, `lock`."),
     "Consistency-Token": _header_out(
         "Send it with a later request, and that one sees what this one wrote or saw. Opaque."
     ),
@@ -137,8 +143,18 @@ HEADERS: dict[str, Json] = {
     "Retry-After": _header_out(
         "Seconds after which the same request may succeed.", type="integer", minimum=0
     ),
-    "RateLimit-Policy": _header_out("The quotas that apply (IETF draft)."),
-    "RateLimit": _header_out("What is left of them (IETF draft)."),
+    "RateLimit-Policy": _header_out(
+        "The quotas that apply while requests are limited, as draft-ietf-httpapi-ratelimit-headers-11 has it: of the "
+        "session, the key, or without either the address, and of the store. `q` requests in any `w` seconds.",
+        pattern=_items("q", "w"),
+        examples=['"session";q=200;w=10, "store";q=10000;w=10'],
+    ),
+    "RateLimit": _header_out(
+        "What is left of them: within `t` seconds no more than `r` requests are admitted. The one to heed comes first; "
+        "on 429 its `t` is `Retry-After`.",
+        pattern=_items("r", "t"),
+        examples=['"session";r=0;t=7, "store";r=9421;t=1'],
+    ),
 }
 
 

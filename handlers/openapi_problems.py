@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from errors import ApiError
+from errors import ApiError, TooManyRequests
 from handlers.openapi_parts import Json, reference
 
 # What each problem's answer carries, by status.
@@ -28,7 +28,8 @@ PROBLEMS = {
     "request-in-progress": "The first request with this `Idempotency-Key` is still running; repeat this one later.",
     "unknown-product": "A product of the order is not there; `lines` names each such product.",
     "idempotency-key-reused": "This `Idempotency-Key` was used with another body; take a new one.",
-    "too-many-requests": "A quota is used up until `Retry-After`.",
+    TooManyRequests.type: "A quota is used up until `Retry-After`, and nothing was done; `violated-policies` names "
+    "which, as `RateLimit-Policy` does.",
     "unavailable": "A server this needs does not answer, or has no room; nothing was done. Repeat it later.",
     "commit-in-doubt": "A server went away while it committed: this happened or it did not. Look, or repeat the "
     "request where that does no harm; an order with the same `Idempotency-Key` is placed once.",
@@ -60,6 +61,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     instance: str
     errors: list[FieldError] = []
     lines: list[ProblemLine] = []
+    violated_policies: list[str] = msgspec.field(name="violated-policies", default=[])
     shards: list[str] = []  # those that do not answer, on /readyz
 
 

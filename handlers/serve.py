@@ -1,7 +1,7 @@
 """From a declared endpoint to a Flask view, and what every answer has in common.
 
-One request, in this order: who is asking, the query, the body, the handler, the headers. Each step may end it with an
-`ApiError`, which `handlers/problems.py` writes down.
+One request, in this order: its quotas where they are in force, who is asking, the query, the body, the handler, the
+headers. Each step may end it with an `ApiError`, which `handlers/problems.py` writes down.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from errors import Forbidden, NotFound, Unauthorized
 from handlers.bodies import BodyReader, QueryReader
 from handlers.call import Answer, Call
 from handlers.endpoint import ENDPOINTS, Endpoint
+from handlers.limits import Limits, limit_headers, refusal
 from operations.credentials import REMEMBERED, Credential
 from operations.marketplace import Marketplace
 from routing.scope import Scope
@@ -40,25 +41,29 @@ def init_app(app: Flask, marketplace: Marketplace) -> None:
     app.url_map.merge_slashes = False  # no redirect to another spelling: a path is this one or none
     app.before_request(_begin)
     app.after_request(_finish)
+    limits = Limits(marketplace.settings, marketplace.limiter)
     for declared in ENDPOINTS:
         app.add_url_rule(
             declared.path.replace("{", "<").replace("}", ">"),
             endpoint=declared.name,
-            view_func=_view(declared, marketplace),
+            view_func=_view(declared, marketplace, limits),
             methods=[declared.method],
         )
 
 
-def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Response]:
+def _view(declared: Endpoint, marketplace: Marketplace, limits: Limits) -> Callable[..., Response]:
     read_body = BodyReader(declared)
     read_query = QueryReader(declared.query)
     handler = declared.handler
+    about_a_store = "store_id" in declared.path and declared.who != {"operator"}
 
     def view(**path: str) -> Response:
         g.route = declared.path
         scope = g.scope = Scope(marketplace.maps.current().flags)
         g.keep = marketplace.memory.keep
         _see_earlier_writes(scope, marketplace)
+        if scope.flags.rate_limit:
+            _limit(limits, marketplace, scope, path["store_id"] if about_a_store else None)
         ids: dict[str, Any] = {
             name: value if name == "name" else _uuid(value) for name, value in path.items()
         }
@@ -84,6 +89,17 @@ def _view(declared: Endpoint, marketplace: Marketplace) -> Callable[..., Respons
     return view
 
 
+def _limit(limits: Limits, marketplace: Marketplace, scope: Scope, store_id: str | None) -> None:
+    """Count the request before anything is done for it. Raises `TooManyRequests`."""
+    store_id = store_id.lower() if store_id and _CANONICAL_UUID.fullmatch(store_id) else None
+    bearer = _bearer()
+    credential = marketplace.credentials.recognize(bearer) if bearer else None
+    with scope.timed("limit"):
+        decision = g.limit = limits.decide(credential, request.environ, store_id)
+    if decision is not None and not decision.admitted:
+        raise refusal(decision)
+
+
 def _uuid(text: str) -> UUID:
     if not _CANONICAL_UUID.fullmatch(text):
         raise NotFound("There is no such thing.")
@@ -96,15 +112,19 @@ def _authenticate(
     """The credential where the endpoint asks for one; where anyone may, whatever is sent along does not matter."""
     if "anyone" in declared.who:
         return None
-    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not bearer:
+    bearer = _bearer()
+    if not bearer:
         raise Unauthorized("A credential is needed: Authorization: Bearer ...")
     try:
-        return marketplace.credentials.authenticate(
-            scope, marketplace.router, bearer.strip(), declared.who, store_id
-        )
+        return marketplace.credentials.authenticate(scope, marketplace.router, bearer, declared.who, store_id)
     except NotFound:
         raise Forbidden("The credential is of another store.") from None
+
+
+def _bearer() -> str:
+    """The credential that came with the request, empty where none did."""
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else ""
 
 
 def _see_earlier_writes(scope: Scope, marketplace: Marketplace) -> None:
@@ -123,7 +143,7 @@ def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     g.started = perf_counter()
-    g.scope = g.route = None
+    g.scope = g.route = g.limit = None
     logs.begin_request(g.request_id)
 
 
@@ -133,6 +153,8 @@ def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = g.request_id
     route = g.route or (request.url_rule.rule if request.url_rule else None)
+    if g.limit is not None:
+        headers.update(limit_headers(g.limit))
     if scope is not None:
         g.keep(scope)
         _tell(scope, response)

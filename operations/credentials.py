@@ -117,6 +117,11 @@ class Credentials:
             raise Unauthorized("The credential is not known.")
         return credential
 
+    def recognize(self, bearer: str) -> Credential | None:
+        """Who the text names, without asking anybody: None where it was not made here, or has expired. A merchant key
+        may have been revoked."""
+        return self._parse(bearer)[0]
+
     def _parse(self, bearer: str) -> tuple[Credential | None, bytes]:
         """Who the text says it is, as far as it can be told without asking; and a merchant key's secret."""
         kind, text = bearer[:3], bearer[3:]

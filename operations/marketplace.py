@@ -11,6 +11,7 @@ import sql
 from config import Settings, parse_weights
 from ephemeral.carts import Carts
 from ephemeral.client import connect
+from ephemeral.limiter import Limiter
 from ephemeral.round_trip import RoundTrips
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
@@ -50,6 +51,9 @@ class Marketplace:
         )
         self.passwords = PasswordHasher(settings.scrypt_log2_n)
         self.carts = Carts(connect(settings.redis_url), settings.cart_ttl_seconds)
+        # One for all that the request's path asks that server: who finds it away spares the others.
+        self.redis = RoundTrips(connect(settings.redis_url))
+        self.limiter = Limiter(self.redis, settings.workers)
         self.pools = PoolRegistry(settings)
         sources = [
             lambda: self.pools.catalog().connection(),
@@ -64,9 +68,7 @@ class Marketplace:
             interval_seconds=settings.replay_sample_seconds,
             changed=self._follow,
         )
-        self.memory = SessionMemory(
-            RoundTrips(connect(settings.redis_url)), settings.position_ttl_seconds, self.replay
-        )
+        self.memory = SessionMemory(self.redis, settings.position_ttl_seconds, self.replay)
         for follow in (
             lambda snapshot: self.pools.apply(snapshot.map.nodes),
             lambda snapshot: self.replay.apply(snapshot.map.nodes),
@@ -101,6 +103,7 @@ class Marketplace:
         self._stopping.set()
         self.maps.close()
         self.replay.stop()
+        self.redis.close()
         self.pools.close()
 
     def _follow(self, states: Mapping[str, NodeState]) -> None:

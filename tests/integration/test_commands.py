@@ -240,7 +240,7 @@ def test_every_flag_is_listed_with_its_state(fresh: Databases) -> None:
     assert json.loads(answer.stdout) == {name: name == "sharding" for name in NAMES}
     text = flask(fresh.settings, "flags", "list").stdout
     assert re.search(r"(?m)^sharding +on$", text)
-    assert re.search(r"(?m)^rate_limit +off +not built in this version$", text)
+    assert re.search(r"(?m)^redis_cache +off +not built in this version$", text)
 
 
 def test_an_unknown_flag_is_refused_with_the_names_there_are(fresh: Databases) -> None:
