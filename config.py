@@ -73,6 +73,11 @@ class Settings:
     # How long a credential's position is remembered: longer than a replica that is read may lag.
     position_ttl_seconds: int = 120
 
+    # How long a cached answer lives at most: how long a change is not seen that nobody told the cache of.
+    cache_ttl_seconds: float = 1.5
+    # The Redis-compatible server's memory above which nothing more is cached.
+    cache_max_bytes: int = 256 * 1024 * 1024
+
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14
 

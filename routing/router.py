@@ -22,6 +22,7 @@ import psycopg
 
 import metrics
 from errors import NodeUnavailable, NotFound, StaleEpoch, Unavailable
+from pools.connection import ShardConnection
 from pools.flight import flight
 from pools.registry import PoolRegistry
 from routing.exchange import GateShutError, NotAnsweredError, exchange
@@ -30,7 +31,7 @@ from routing.map_cache import MapCache
 from routing.memory import SessionMemory
 from routing.replay import ReplayPositions
 from routing.replica_reads import ReplicaReads
-from routing.scope import Scope
+from routing.scope import ReadBounds, Scope
 from routing.token import Position
 from sql import query as named
 from sql.loader import Query
@@ -40,6 +41,7 @@ logger = logging.getLogger("routing")
 GATE = named("enter_gate")
 FENCE = named("fence_store")
 POSITION = named("read_position")
+QUIET = named("no_write_in_progress")
 PING = named("ping")
 BEGIN, COMMIT = "BEGIN", "COMMIT"
 
@@ -80,7 +82,7 @@ class Router:
         store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is.
         """
         for last in (False, True):
-            self._route(scope, store_id)
+            self.route(scope, store_id)
             assert scope.route is not None
             values = {**parameters, "store_id": store_id}
             rows = self._read_on(scope, scope.route.shard, query, values)
@@ -99,7 +101,7 @@ class Router:
         again, once. Raises `NotFound` where there is no such store, `CommitInDoubt` where nobody can know.
         """
         for last in (False, True):
-            epoch = self._route(scope, store_id)
+            epoch = self.route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
             try:
                 return self._write_past_gate(
@@ -112,7 +114,7 @@ class Router:
 
     def create(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row | None:
         """As `write`, for a store that is not there yet: nothing to fence. The caller holds the placement lock."""
-        epoch = self._route(scope, store_id)
+        epoch = self.route(scope, store_id)
         written = (query, {**parameters, "store_id": store_id, "epoch": epoch})
         return self._write_past_gate(scope, (GATE, {}), written)
 
@@ -142,6 +144,13 @@ class Router:
         """The name of the store's shard, by the map in memory."""
         return self._maps.current().map.route(store_id, sharding=scope.flags.sharding).shard
 
+    def route(self, scope: Scope, store_id: UUID) -> int:
+        """Find out where the request's store lives, for `scope.route`; by the map of which epoch."""
+        started = perf_counter()
+        scope.route = route = self._maps.current().map.route(store_id, sharding=scope.flags.sharding)
+        scope.spent("route", perf_counter() - started)
+        return route.epoch
+
     def ping(self, shard: str) -> bool:
         """Whether a shard's primary answers through this worker's pool."""
         try:
@@ -150,12 +159,6 @@ class Router:
         except (Unavailable, psycopg.Error):
             return False
         return True
-
-    def _route(self, scope: Scope, store_id: UUID) -> int:
-        started = perf_counter()
-        scope.route = route = self._maps.current().map.route(store_id, sharding=scope.flags.sharding)
-        scope.spent("route", perf_counter() - started)
-        return route.epoch
 
     def _moved_on(self, scope: Scope) -> bool:
         """Look at the catalog for a newer map than the one the request was routed by."""
@@ -192,10 +195,14 @@ class Router:
     def _read_primary(
         self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]
     ) -> list[Row]:
+        at_least = None
         for attempt in (1, 2):
             try:
                 with exchange(scope, self._pools.primary(shard), shard) as connection:
-                    rows = connection.execute(query.text, parameters, prepare=True).fetchall()
+                    if scope.asks_bounds and query.role == "replica":
+                        rows, at_least = _read_bounded(connection, query, parameters)
+                    else:
+                        rows = connection.execute(query.text, parameters, prepare=True).fetchall()
                 break
             except NotAnsweredError:
                 # The server was restarted under it, or another was promoted; a fresh connection finds it.
@@ -205,7 +212,10 @@ class Router:
         if query.role == "primary" or not rows:
             return rows
         timeline, _, seen, _ = rows[0][-1]
-        scope.reached(Position(connection.system_identifier, timeline, seen))
+        at_most = Position(connection.system_identifier, timeline, seen)
+        scope.reached(at_most)
+        if at_least is not None:
+            scope.bounds = ReadBounds(at_least, at_most)
         return [row[:-1] for row in rows]
 
     def _look_for_lost_writes(self, scope: Scope, shard: str) -> None:
@@ -288,6 +298,26 @@ class Router:
             row = result.fetchone() if query.returns != "none" else None
             timeline, lsn = position.fetchone() or (0, 0)
         scope.answered(connection.node)
-        scope.reached(Position(connection.system_identifier, timeline, lsn))
+        scope.written = Position(connection.system_identifier, timeline, lsn)
+        scope.reached(scope.written)
         scope.wrote = True
         return row
+
+
+def _read_bounded(
+    connection: ShardConnection, query: Query, parameters: Mapping[str, Any]
+) -> tuple[list[Row], Position]:
+    """A read on a primary, and up to where it has certainly seen everything.
+
+    That is not simply where the log stood before: a commit is in the log for a while before anybody sees it, as it
+    waits for a replica. Nobody was told of it then, and whoever is told is told a position at or behind that one. So
+    all *before* it was seen; that position itself only where no write was in progress.
+    """
+    stood, quiet, result = connection.cursor(), connection.cursor(), connection.cursor()
+    with flight(connection):
+        stood.execute(POSITION.text, prepare=True)
+        quiet.execute(QUIET.text, prepare=True)
+        result.execute(query.text, parameters, prepare=True)
+    timeline, lsn = stood.fetchone() or (0, 0)
+    (is_quiet,) = quiet.fetchone() or (False,)
+    return result.fetchall(), Position(connection.system_identifier, timeline, lsn if is_quiet else lsn - 1)
