@@ -26,7 +26,6 @@ https://www.vldb.org/pvldb/vol8/p886-vattani.pdf (XFetch).
 
 from __future__ import annotations
 
-import hashlib
 import random
 import secrets
 from collections.abc import Iterable
@@ -36,14 +35,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 import redis
-from redis.exceptions import NoScriptError
 
-from ephemeral.client import EphemeralUnavailable, script_text
+from ephemeral.client import EphemeralUnavailable
 from ephemeral.positions import Place
-from ephemeral.round_trip import Answer, Command, RoundTrips
+from ephemeral.round_trip import Answer, Command, RoundTrips, SharedScript
 
-# Longer than any healthy read takes; whoever holds a lease and dies is waited for no longer.
-LEASE_SECONDS = 1.0
+# Longer than a read takes in a worker with a thousand others to serve; who holds one and dies is waited for so long.
+LEASE_SECONDS = 3.0
 # How long it is known where a store was changed last: longer than a replica that is read may lag.
 STATE_SECONDS = 120
 # Of one store's entries: a few hundred pages of twenty products.
@@ -116,11 +114,11 @@ class Cache:
 
     def __init__(self, server: RoundTrips, ttl_seconds: float, max_bytes: int) -> None:
         self._server = server
-        self._ttl_ms = round(ttl_seconds * 1000)
+        self.ttl_seconds = ttl_seconds
         self._max_bytes = max_bytes
-        self._look = _Script("cache_look")
-        self._fill = _Script("cache_fill")
-        self._change = _Script("cache_change")
+        self._look = SharedScript(server, "cache_look")
+        self._fill = SharedScript(server, "cache_fill")
+        self._change = SharedScript(server, "cache_change")
         self.full = False
 
     def look(
@@ -132,8 +130,8 @@ class Cache:
         arguments: list[str | int] = [name.text, epoch, lease_id, round(LEASE_SECONDS * 1000)]
         arguments += [f"{timeline:010d}", f"{lsn:020d}", f"{-log(1.0 - random.random()):.6f}"]  # noqa: S311
         arguments += [int(ignore), STATE_SECONDS]
-        answer = self._look.ask(self._server, name.keys(), arguments, beside)
-        reply = answer.replies[0]
+        answer = self._look.ask(name.keys(), arguments, *beside)
+        reply = _accepted(answer)
         if not answer.server.run_id or answer.server.may_evict:
             raise _refused()
         outcome: Outcome = reply[0].decode()
@@ -150,18 +148,17 @@ class Cache:
 
     def fill(self, name: Name, lease: Lease, stamp: Stamp, kept: Kept) -> str:
         """Keep what was made under the lease: "stored", or why not (cache_fill.lua)."""
-        ttl_ms = self._ttl_ms * (ABSENT_SHARE if kept.absent else 1.0)
+        ttl_ms = self.ttl_seconds * 1000 * (ABSENT_SHARE if kept.absent else 1.0)
         lifetime_ms = 0 if self.full else round(ttl_ms * random.uniform(1.0 - JITTER, 1.0))  # noqa: S311
         arguments: list[Any] = [name.text, lease.epoch, lease.lease_id, lifetime_ms]
         arguments += [f"{stamp.timeline:010d}", f"{stamp.at_least:020d}"]
         arguments += [_digits(kept.low), _digits(kept.high), _encode(kept, stamp, lease.run_id), STORE_BYTES]
-        (reply,) = self._fill.ask(self._server, name.keys(), arguments, ()).replies
-        return str(reply.decode())
+        return str(_accepted(self._fill.ask(name.keys(), arguments)).decode())
 
     def release(self, name: Name, lease: Lease) -> None:
         """Give a lease back with nothing made."""
-        nothing = [name.text, lease.epoch, lease.lease_id, 0, "0" * 10, "0" * 20, "0" * 39, "0" * 39, "", 0]
-        self._fill.ask(self._server, name.keys(), nothing, ())
+        nothing: list[str | int] = [name.text, lease.epoch, lease.lease_id, 0, "", "", "", "", "", 0]
+        _accepted(self._fill.ask(name.keys(), nothing))
 
     def change(
         self, store_id: UUID, epoch: int, place: Place | None, changes: Iterable[tuple[Kind, UUID]]
@@ -170,7 +167,7 @@ class Cache:
         position = "" if place is None else f"{place[0]:010d}{place[1]:020d}"
         noted = [kind + _digits(product_id) for kind, product_id in changes]
         arguments: list[Any] = [epoch, position, STATE_SECONDS, *noted]
-        self._change.ask(self._server, _keys(store_id), arguments, ())
+        _accepted(self._change.ask(_keys(store_id), arguments))
 
     def weigh(self) -> None:
         """Look how much memory the server uses; above the bound nothing is filled in until it is below."""
@@ -183,22 +180,11 @@ class Cache:
             self.full = int(said.get("used_memory", 0)) > self._max_bytes
 
 
-class _Script:
-    """A Lua script, sent by its SHA with other commands in one packet."""
-
-    def __init__(self, name: str) -> None:
-        self._text = script_text(name)
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    def ask(
-        self, server: RoundTrips, keys: tuple[str, ...], arguments: Iterable[Any], beside: Iterable[Command]
-    ) -> Answer:
-        answer = server.ask(("EVALSHA", self._sha, len(keys), *keys, *arguments), *beside)
-        if isinstance(answer.replies[0], NoScriptError):  # started again, or its scripts were flushed
-            answer = server.ask(("EVAL", self._text, len(keys), *keys, *arguments), *beside)
-        if isinstance(answer.replies[0], redis.ResponseError):  # full, a replica of another server, ...
-            raise _refused() from answer.replies[0]
-        return answer
+def _accepted(answer: Answer) -> Any:
+    """A script's reply. Raises where the server would not run it: it is full, a replica of another server, ..."""
+    if isinstance(answer.replies[0], redis.ResponseError):
+        raise _refused() from answer.replies[0]
+    return answer.replies[0]
 
 
 def _refused() -> EphemeralUnavailable:

@@ -5,25 +5,33 @@ it asks the operating system whether it still lives, and counts what it does. He
 that the server has closed fails at once, and the commands are sent again over a new one: so they must bear being done
 twice.
 
-A server that does not answer is waited for once, not by everybody: after a failure it counts as away for
-`AWAY_SECONDS`, and whoever asks is refused at once. Then one caller tries again while the others are still refused.
+A server that does not answer costs its time once: after a failure it counts as away, and whoever asks is refused at
+once, while a thread of its own looks every `PROBE_SECONDS` whether it answers again. No request ever tries for that.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
 import redis
+from redis.exceptions import NoScriptError
 
-from ephemeral.client import TIMEOUT_SECONDS, EphemeralUnavailable
+from ephemeral.client import EphemeralUnavailable, script_text
 
-# Of four callers a second each waits out the client's timeouts while a server is frozen; the others lose no time.
-AWAY_SECONDS = 0.25
+logger = logging.getLogger("ephemeral")
+
+# What a request may lose to a server that has just frozen is 0.1 s: this leaves a fifth of it for going on without.
+PATIENCE_SECONDS = 0.08
+# In line, behind others who do get their answers: who finds the server away gives his turn back at once.
+QUEUE_SECONDS = 2.0
+# A server that is back is found within this and its answer's time; three commands every so often are no load.
+PROBE_SECONDS = 0.1
 
 Command = tuple[str | bytes | int, ...]
 
@@ -59,18 +67,22 @@ class _Line:
 class RoundTrips:
     """Asks one server. For any number of greenlets or threads, each with a connection of its own meanwhile.
 
-    The client only says where the server is and how to sign in; its own connections are not touched.
+    The client only says where the server is and how to sign in; its own connections and timeouts are not used.
     """
 
     def __init__(
-        self, client: redis.Redis, max_connections: int = 64, clock: Callable[[], float] = monotonic
+        self, client: redis.Redis, max_connections: int = 64, probe_seconds: float = PROBE_SECONDS
     ) -> None:
         pool = client.connection_pool
-        self._new_connection: Callable[[], Any] = lambda: pool.connection_class(**pool.connection_kwargs)
-        self._clock = clock
+        patience = {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
+        self._new_connection: Callable[[], Any] = lambda: pool.connection_class(
+            **pool.connection_kwargs | patience
+        )
+        self._probe_seconds = probe_seconds
         self._lock = threading.Lock()
-        # Until then the server counts as away; 0: it does not.
-        self._away_until = 0.0
+        self._here = threading.Event()
+        self._here.set()
+        self._closed = threading.Event()
         # Last in, first out, so that no more connections are opened than are in use at one time.
         self._lines: queue.LifoQueue[_Line | None] = queue.LifoQueue()
         for _ in range(max_connections):
@@ -81,36 +93,48 @@ class RoundTrips:
 
         They are not a transaction: others' commands may come between them.
         """
-        away_until = self._pass()
+        if not self._here.is_set():
+            raise _unavailable()
         try:
-            line = self._lines.get(timeout=TIMEOUT_SECONDS)
+            line = self._lines.get(timeout=QUEUE_SECONDS)
         except queue.Empty as error:
             raise _unavailable() from error
         kept = None
         try:
-            if self._away_until > away_until:  # found to be away while this caller waited in line
+            if not self._here.is_set():  # found to be away while this caller waited in line
                 kept = line
                 raise _unavailable()
             kept, answer = self._ask(line, commands)
         except (redis.RedisError, OSError) as error:
-            self._away_until = self._clock() + AWAY_SECONDS
+            self._lose(error)
             raise _unavailable() from error
         finally:
             self._lines.put(kept)
-        self._away_until = 0.0
         return answer
 
-    def _pass(self) -> float:
-        """Raise where the server counts as away, except for the one caller whose turn it is to try again."""
-        if not self._away_until:
-            return 0.0
+    def close(self) -> None:
+        """Look for a server that is away no longer."""
+        self._closed.set()
+
+    def _lose(self, error: Exception) -> None:
+        """The server is away from now on, and looked for."""
         with self._lock:
-            now = self._clock()
-            if now < self._away_until:
-                raise _unavailable()
-            # Whoever tries keeps the others away meanwhile. Should it be interrupted, the next one's turn comes anyway.
-            self._away_until = now + AWAY_SECONDS
-            return self._away_until
+            if not self._here.is_set() or self._closed.is_set():
+                return
+            self._here.clear()
+        logger.warning("the Redis-compatible server does not answer, and is done without: %r", error)
+        threading.Thread(target=self._probe, name="redis-probe", daemon=True).start()
+
+    def _probe(self) -> None:
+        while not self._closed.wait(self._probe_seconds):
+            try:
+                line = self._open()
+            except (redis.RedisError, OSError):
+                continue
+            line.connection.disconnect()
+            self._here.set()
+            logger.warning("the Redis-compatible server answers again")
+            return
 
     def _ask(self, line: _Line | None, commands: Sequence[Command]) -> tuple[_Line, Answer]:
         if line is not None:
@@ -142,6 +166,27 @@ class RoundTrips:
             raise
 
 
+class SharedScript:
+    """A Lua script of `ephemeral/lua/`, sent by its SHA in one packet with other commands."""
+
+    def __init__(self, server: RoundTrips, name: str) -> None:
+        self._server = server
+        self._text = script_text(name)
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def ask(self, keys: Sequence[str], arguments: Sequence[str | int], *beside: Command) -> Answer:
+        """Its reply, then those to the commands `beside` it. Raises `EphemeralUnavailable`.
+
+        Where the server does not know the script (any more), its text is sent as well: once more for everybody.
+        """
+        called = (len(keys), *keys, *arguments)
+        answer = self._server.ask(("EVALSHA", self._sha, *called), *beside)
+        if isinstance(answer.replies[0], NoScriptError):
+            loaded = self._server.ask(("EVAL", self._text, *called))
+            return Answer(loaded.server, [*loaded.replies, *answer.replies[1:]])
+        return answer
+
+
 def _send_and_read(connection: Any, commands: Sequence[Command]) -> list[Any]:
     connection.send_packed_command(connection.pack_commands(commands), check_health=False)
     return [_reply(connection) for _ in commands]
@@ -150,9 +195,14 @@ def _send_and_read(connection: Any, commands: Sequence[Command]) -> list[Any]:
 def _reply(connection: Any) -> Any:
     try:
         # Not decoded: what is no UTF-8 is for the reader to refuse.
-        return connection.read_response(disable_decoding=True)
+        return connection.read_response(disable_decoding=True, disconnect_on_error=False)
     except redis.ResponseError as error:
         return error
+    except redis.TimeoutError:
+        # A worker that did not get round to reading for so long finds its timer run out and the reply there at once.
+        if not connection.can_read(0):
+            raise
+        return _reply(connection)
 
 
 def _server(server_section: Any, memory_section: Any) -> Server:

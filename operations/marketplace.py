@@ -54,6 +54,8 @@ class Marketplace:
         )
         self.passwords = PasswordHasher(settings.scrypt_log2_n)
         self.carts = Carts(connect(settings.redis_url), settings.cart_ttl_seconds)
+        # One for all that the request's path asks that server: who finds it away spares the others.
+        self.redis = RoundTrips(connect(settings.redis_url))
         self.pools = PoolRegistry(settings)
         sources = [
             lambda: self.pools.catalog().connection(),
@@ -68,8 +70,7 @@ class Marketplace:
             interval_seconds=settings.replay_sample_seconds,
             changed=self._follow,
         )
-        redis_server = RoundTrips(connect(settings.redis_url))
-        self.memory = SessionMemory(redis_server, settings.position_ttl_seconds, self.replay)
+        self.memory = SessionMemory(self.redis, settings.position_ttl_seconds, self.replay)
         for follow in (
             lambda snapshot: self.pools.apply(snapshot.map.nodes),
             lambda snapshot: self.replay.apply(snapshot.map.nodes),
@@ -80,7 +81,7 @@ class Marketplace:
             self.pools, self.replay, weights=weights, wait_seconds=settings.replica_wait_seconds
         )
         self.router = Router(self.pools, self.maps, self.replay, replica_reads, self.memory)
-        self._cache = Cache(redis_server, settings.cache_ttl_seconds, settings.cache_max_bytes)
+        self._cache = Cache(self.redis, settings.cache_ttl_seconds, settings.cache_max_bytes)
         self.reads = CachedReads(self._cache, self.router, self.replay, self.memory)
         self.ping_shards = EveryShard(self.router.ping)
         self.count_stores = EveryShard(self._count_stores)
@@ -107,6 +108,7 @@ class Marketplace:
         self._stopping.set()
         self.maps.close()
         self.replay.stop()
+        self.redis.close()
         self.pools.close()
 
     def _follow(self, states: Mapping[str, NodeState]) -> None:

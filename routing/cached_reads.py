@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 from uuid import UUID
 
@@ -35,7 +36,7 @@ from routing.scope import Scope
 from routing.token import Position, merge
 
 # Longer than a lease: should whoever holds it die, one of those who wait makes the entry, and the others still get it.
-PATIENCE_SECONDS = 1.5
+PATIENCE_SECONDS = 3.5
 # Between two looks of one who waits; a read takes about the first.
 PAUSES_SECONDS = (0.002, 0.004, 0.008, 0.016, 0.032)
 # Each look that comes to nothing has taught the reader more; there is not more than this to learn.
@@ -53,6 +54,7 @@ class _Flight:
 
     landed: threading.Event = field(default_factory=threading.Event)
     made: tuple[Kept, Stamp] | None = None
+    began_at: float = inf  # the read
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,9 @@ class CachedReads:
             return None
         kept, stamp = flight.made
         self._router.route(scope, name.store_id)
-        return self._show(scope, kept, stamp) if self._may_see(scope, stamp) else None
+        # One that took so long is as good as expired.
+        in_time = monotonic() - flight.began_at < self._cache.ttl_seconds
+        return self._show(scope, kept, stamp) if in_time and self._may_see(scope, stamp) else None
 
     def _lead(self, scope: Scope, name: Name, lease: Lease | None, load: Load, give_up: float) -> Kept | None:
         """Get the entry for all of this worker who want it: make it, or wait for another worker that does.
@@ -215,11 +219,12 @@ class CachedReads:
                     return None
                 flight.landed.wait(PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)])
                 looks += 1
+                looked_at = monotonic()
                 seen = self._look(scope, name)
                 if seen is None:
                     return None
                 if seen.kept is not None and seen.stamp is not None:
-                    flight.made = seen.kept, seen.stamp
+                    flight.made, flight.began_at = (seen.kept, seen.stamp), looked_at
                     return seen.kept
                 lease = seen.lease
             return self._make(scope, name, lease, load, flight)
@@ -238,12 +243,14 @@ class CachedReads:
                 after = Position(lineage.system_identifier, *lease.after)
                 scope.floors = merge(scope.floors, {after.system_identifier: after})
             scope.asks_bounds, scope.bounds = True, None
+            flight.began_at = monotonic()
             kept = self._miss(scope, load)
             stamp = self._stamp(scope, lease)
             if stamp is not None:
                 filled = True
                 with suppress(EphemeralUnavailable), scope.timed("cache"):
-                    if self._cache.fill(name, lease, stamp, kept) == "stored":
+                    # One that is too late or too much to be kept is good for those who wait for it.
+                    if self._cache.fill(name, lease, stamp, kept) != "refused":
                         flight.made = kept, stamp
         finally:
             scope.asks_bounds = False

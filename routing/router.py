@@ -200,7 +200,7 @@ class Router:
             try:
                 with exchange(scope, self._pools.primary(shard), shard) as connection:
                     if scope.asks_bounds and query.role == "replica":
-                        rows, at_least = _read_bounded(connection, query, parameters)
+                        rows, at_least = _read_bounded(scope, connection, query, parameters)
                     else:
                         rows = connection.execute(query.text, parameters, prepare=True).fetchall()
                 break
@@ -305,13 +305,14 @@ class Router:
 
 
 def _read_bounded(
-    connection: ShardConnection, query: Query, parameters: Mapping[str, Any]
-) -> tuple[list[Row], Position]:
-    """A read on a primary, and up to where it has certainly seen everything.
+    scope: Scope, connection: ShardConnection, query: Query, parameters: Mapping[str, Any]
+) -> tuple[list[Row], Position | None]:
+    """A read on a primary, and up to where it has certainly seen everything; None where that cannot be said.
 
-    That is not simply where the log stood before: a commit is in the log for a while before anybody sees it, as it
-    waits for a replica. Nobody was told of it then, and whoever is told is told a position at or behind that one. So
-    all *before* it was seen; that position itself only where no write was in progress.
+    That is not simply where the log stood before: a commit is in the log for a while before anybody sees it here, as it
+    waits for a replica. Where no write is in progress there is none of that kind. Else nobody was told of them yet, and
+    whoever is told later is told a position at or behind that one, so all *before* it was seen: unless a replica has
+    shown one of them already.
     """
     stood, quiet, result = connection.cursor(), connection.cursor(), connection.cursor()
     with flight(connection):
@@ -320,4 +321,7 @@ def _read_bounded(
         result.execute(query.text, parameters, prepare=True)
     timeline, lsn = stood.fetchone() or (0, 0)
     (is_quiet,) = quiet.fetchone() or (False,)
-    return result.fetchall(), Position(connection.system_identifier, timeline, lsn if is_quiet else lsn - 1)
+    rows = result.fetchall()
+    if not is_quiet and scope.flags.read_replicas:
+        return rows, None
+    return rows, Position(connection.system_identifier, timeline, lsn if is_quiet else lsn - 1)
