@@ -8,7 +8,8 @@ messages that are lost go on at once, in an order drawn from the seed. What the 
 to the cache is said to a real server, by `ephemeral/cache.py` with the positions that `routing/` would give.
 
 Checked, by versions and not by positions:
-  1. a session is never shown less than it was told of its own writes, or was shown before;
+  1. a session is never shown less than it was told of its own writes, or was shown before, and nobody an entry of
+     before a restart;
   2. where every change was told of with its position, and nothing of that was forgotten, nobody is shown anything but
      the present when everything has come to rest;
   3. two seconds after the last write nobody is shown anything but the present, whatever was lost.
@@ -90,16 +91,7 @@ class Interleaving:
         self.seen = Counter[str]()
 
     def run(self) -> None:
-        kinds = [
-            self.write,
-            self.write,
-            self.read,
-            self.read,
-            self.read,
-            self.read,
-            self.replay,
-            self.restart,
-        ]
+        kinds = [self.write, self.write, self.look_around, self.look_around, self.replay, self.restart]
         waiting = [self.dice.choice(kinds)() for _ in range(self.dice.randint(6, 14))]
         running: list[Step] = []
         while waiting or running:
@@ -135,6 +127,7 @@ class Interleaving:
         if fate != "in doubt":  # else nobody is told a position
             session.wanted = max(session.wanted, position)
             session.owed[product] = max(session.owed[product], written.version)
+            yield from self.read(session, [product])
 
     def replay(self) -> Step:
         for _ in range(self.dice.randint(1, 3)):
@@ -155,21 +148,27 @@ class Interleaving:
                 if dumped is not None:
                     self.raw("RESTORE", key, 1500, dumped, "REPLACE")
 
-    def read(self) -> Step:
-        session = self.dice.choice([*self.sessions, None])
-        wanted = session.wanted if session else 0
+    def look_around(self) -> Step:
         covers = self.dice.choice([[0], [1], [2], [0, 1, 2]])
+        for _ in range(2):
+            yield from self.read(self.dice.choice([*self.sessions, None]), covers)
+
+    def read(self, session: Session | None, covers: list[int]) -> Step:
+        wanted = session.wanted if session else 0
         name = Name(self.store_id, "".join(map(str, covers)))
         look, _ = self.cache.look(name, 1, (1, wanted))
         self.seen[look.outcome] += 1
         if look.kept is not None and look.stamp is not None:
-            if session is not None and look.stamp.at_least >= session.wanted:
+            if look.kept.etag != str(self.server.run):
+                raise StaleError(f"seed {self.seed}: an entry of before the restart")
+            if session is not None:
                 self.show(session, list(session.owed), look.kept, look.stamp.at_most)
         elif look.lease is not None:
             yield from self.fill(name, look, session, covers)
 
     def fill(self, name: Name, look: Look, session: Session | None, covers: list[int]) -> Step:
         assert look.lease is not None
+        run = str(self.server.run)
         after = look.lease.after[1] if look.lease.after else 0
         wanted = max(after, session.wanted if session else 0)
         owed = list(session.owed) if session else []
@@ -194,7 +193,7 @@ class Interleaving:
             at_least -= not quiet
         low, high = self.ids[covers[0]], self.ids[covers[-1]]
         body = ",".join(f"{n}:{held[n]}" for n in covers).encode()
-        kept, stamp = Kept(body, low=low, high=high), Stamp(SYSTEM, 1, at_least, at_most)
+        kept, stamp = Kept(body, run, low=low, high=high), Stamp(SYSTEM, 1, at_least, at_most)
         yield
         self.seen[self.cache.fill(name, look.lease, stamp, kept)] += 1
         if session is not None:  # it read the database itself
