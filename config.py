@@ -82,6 +82,10 @@ class Settings:
     rate_limit_store: str = "10000/10"
     # Whose X-Forwarded-For is believed: addresses and networks, comma-separated (see parse_networks).
     trusted_proxies: str = ""
+    # How long a cached answer lives at most: how long a change is not seen that nobody told the cache of.
+    cache_ttl_seconds: float = 1.5
+    # The Redis-compatible server's memory above which nothing more is cached.
+    cache_max_bytes: int = 256 * 1024 * 1024
 
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14

@@ -1,1 +1,1 @@
-"""What lives in the Redis-compatible server and may vanish: carts, positions, limits."""
+"""What lives in the Redis-compatible server and may vanish: carts, remembered positions, cached answers, limits."""

@@ -46,7 +46,7 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from ephemeral.client import EphemeralUnavailable, script_text
-from ephemeral.round_trip import RoundTrips, Server
+from ephemeral.round_trip import Answer, Command, RoundTrips, Server
 
 logger = logging.getLogger("ephemeral")
 
@@ -130,14 +130,26 @@ class RememberedPositions:
 
     def recall(self, credential: str) -> Recalled | None:
         """What a replica must have for this credential; None where that is not known."""
+        questions = self.questions(credential)
+        if not questions:
+            return self.hear(credential, None)
+        try:
+            return self.hear(credential, self._server.ask(*questions))
+        except EphemeralUnavailable:
+            return None
+
+    def questions(self, credential: str) -> tuple[Command, ...]:
+        """The commands whose replies `hear` wants, in one packet and in this order; none where it needs none."""
+        if not credential.startswith(REMEMBERED_PREFIXES) or self._clock() < self._distrusted_until:
+            return ()
+        # The entry first: where the memory is lost between the two, the marker is gone as well.
+        return ("HGETALL", _entry_key(credential)), _READ_MARKER
+
+    def hear(self, credential: str, answer: Answer | None) -> Recalled | None:
+        """What `recall` says, from the answer to the `questions`; None: they were not asked."""
         if not credential.startswith(REMEMBERED_PREFIXES):
             return Recalled({}, {})
-        if self._clock() < self._distrusted_until:
-            return None
-        try:
-            # The entry first: where the memory is lost between the two, the marker is gone as well.
-            answer = self._server.ask(("HGETALL", _entry_key(credential)), _READ_MARKER)
-        except EphemeralUnavailable:
+        if answer is None:
             return None
         entry, marker = answer.replies
         floor = self._floor(answer.server, marker)

@@ -54,6 +54,7 @@ def place_order(call: Call, store_id: UUID) -> Answer:
     parts = call.marketplace
     items = call.body.items
     placed = orders.place_order(
+        parts.reads,
         parts.router,
         parts.carts,
         call.scope,
@@ -108,9 +109,9 @@ def _step(path: str, status: str, name: str, text: str) -> None:
     """Declare one of the three steps, which differ in nothing but where they lead."""
 
     def handler(call: Call, store_id: UUID, order_id: UUID) -> Answer:
-        return Answer(
-            orders.advance_order(call.marketplace.router, call.scope, store_id, order_id, status).encode()
-        )
+        parts = call.marketplace
+        order = orders.advance_order(parts.reads, parts.router, call.scope, store_id, order_id, status=status)
+        return Answer(order.encode())
 
     handler.__name__, handler.__doc__ = name, text
     declare = endpoint(

@@ -11,14 +11,15 @@ from operations.pages import Page
 
 
 def page_answer(call: Call, page: Page) -> Answer:
-    """The page's documents as they are, with the cursor beside them and in `Link` (RFC 8288)."""
-    if page.next_cursor is None:
-        return Answer(f'{{"data":[{page.documents}],"next_cursor":null}}'.encode())
+    """The page's documents as they are, with the cursor beside them and in `Link`."""
+    return Answer(page.document(), headers=link_to(call, page.next_cursor))
+
+
+def link_to(call: Call, next_cursor: str | None) -> dict[str, str]:
+    """`Link` to the next page (RFC 8288), if there is one."""
+    if next_cursor is None:
+        return {}
     given = {name: getattr(call.query, name) for name in call.query.__struct_fields__}
     parameters = {name: value for name, value in given.items() if value is not None}
-    parameters["cursor"] = page.next_cursor
-    return Answer(
-        # A cursor is base64url: nothing in it needs escaping.
-        f'{{"data":[{page.documents}],"next_cursor":"{page.next_cursor}"}}'.encode(),
-        headers={"Link": f'<{request.base_url}?{urlencode(parameters)}>; rel="next"'},
-    )
+    parameters["cursor"] = next_cursor
+    return {"Link": f'<{request.base_url}?{urlencode(parameters)}>; rel="next"'}

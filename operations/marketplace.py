@@ -9,6 +9,7 @@ import logs
 import metrics
 import sql
 from config import Settings, parse_weights
+from ephemeral.cache import Cache
 from ephemeral.carts import Carts
 from ephemeral.client import connect
 from ephemeral.limiter import Limiter
@@ -19,6 +20,7 @@ from operations.pages import Cursors
 from operations.passwords import PasswordHasher
 from pools.node import NodeState
 from pools.registry import PoolRegistry
+from routing.cached_reads import CachedReads
 from routing.catalog import Catalog
 from routing.every_shard import EveryShard
 from routing.map_cache import MapCache
@@ -34,6 +36,8 @@ logger = logs.get_logger("marketplace")
 COUNT_STORES = sql.query("count_stores")
 
 METRICS_SECONDS = 1.0
+# Between two looks at how much memory the cache's server uses: a few dozen megabytes come in meanwhile, at most.
+WEIGH_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 # A catalog that answers does so in milliseconds; one that does not is not worth a longer start.
 FIRST_MAP_SECONDS = 5.0
@@ -79,6 +83,8 @@ class Marketplace:
             self.pools, self.replay, weights=weights, wait_seconds=settings.replica_wait_seconds
         )
         self.router = Router(self.pools, self.maps, self.replay, replica_reads, self.memory)
+        self._cache = Cache(self.redis, settings.cache_ttl_seconds, settings.cache_max_bytes)
+        self.reads = CachedReads(self._cache, self.router, self.replay, self.memory)
         self.ping_shards = EveryShard(self.router.ping)
         self.count_stores = EveryShard(self._count_stores)
         self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
@@ -95,6 +101,7 @@ class Marketplace:
         self.replay.start()
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)
         self._every(SWEEP_SECONDS, self._housekeeping.sweep)
+        self._every(WEIGH_SECONDS, self._weigh_cache)
         self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools, self.replay.states()))
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
 
@@ -109,6 +116,10 @@ class Marketplace:
     def _follow(self, states: Mapping[str, NodeState]) -> None:
         self.pools.follow(states)
         self.memory.follow_states(states)
+
+    def _weigh_cache(self) -> None:
+        if self.maps.current().flags.redis_cache:
+            self._cache.weigh()
 
     def _count_stores(self, shard: str) -> int:
         count: int = self.router.on_shard(Scope(self.maps.current().flags), shard, COUNT_STORES, {})[0][0]

@@ -28,6 +28,7 @@ from operations.carts import read_cart
 from operations.credentials import Credential
 from operations.customers import cart_key
 from operations.pages import Cursors, Page
+from routing.cached_reads import CachedReads, Change
 from routing.router import Router, Row
 from routing.scope import Scope
 
@@ -41,6 +42,8 @@ CANCEL_ORDER = sql.query("cancel_order")
 
 # Which status each step asks for. `cancelled` has a query of its own, since it puts units back.
 ALLOWED_FROM = {"paid": ["pending"], "fulfilled": ["paid"]}
+# With a replay the stock was taken before; whoever took it may not have lived to say so.
+PLACED = ("placed", "replayed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class PlacedOrder:
 
 
 def place_order(
+    reads: CachedReads,
     router: Router,
     carts: Carts,
     scope: Scope,
@@ -90,29 +94,28 @@ def place_order(
             [Line(UUID(product), quantity) for product, quantity in cart.quantities.items()] if cart else []
         )
     order_id = ids.new_id()
-    row = _place(
-        router,
-        scope,
-        buyer.store_id,
-        {
-            "credential_id": buyer.id,
-            "session_id": buyer.session_id,
-            "customer_id": buyer.customer_id,
-            "shopper_id": buyer.shopper_id,
-            "key": key.key,
-            "fingerprint": key.fingerprint,
-            "kept_seconds": key.kept_seconds,
-            "order_id": order_id,
-            "created_at": ids.timestamp(order_id),
-            "product_ids": [line.product_id for line in lines],
-            "quantities": [line.quantity for line in lines],
-            "cart_version": cart.version if cart else None,
-        },
-    )
-    outcome, document, placed_id, cart_version, short = row
+    product_ids = [line.product_id for line in lines]
+    parameters = {
+        "credential_id": buyer.id,
+        "session_id": buyer.session_id,
+        "customer_id": buyer.customer_id,
+        "shopper_id": buyer.shopper_id,
+        "key": key.key,
+        "fingerprint": key.fingerprint,
+        "kept_seconds": key.kept_seconds,
+        "order_id": order_id,
+        "created_at": ids.timestamp(order_id),
+        "product_ids": product_ids,
+        "quantities": [line.quantity for line in lines],
+        "cart_version": cart.version if cart else None,
+    }
+    change = Change(product_ids)
+    with reads.changing(scope, buyer.store_id, change):
+        outcome, document, placed_id, cart_version, short = _place(router, scope, buyer.store_id, parameters)
+        change.happened = outcome in PLACED
     if outcome == "no-items" and cart_error is not None:
         raise cart_error
-    if outcome not in ("placed", "replayed"):
+    if outcome not in PLACED:
         raise _refusal(outcome, short)
     if cart_version is not None:
         _clear_checked_out(carts, buyer, cart_version)
@@ -154,10 +157,15 @@ def list_orders(
     return cursors.page(router.read(scope, reader.store_id, query, parameters), *listed)
 
 
-def advance_order(router: Router, scope: Scope, store_id: UUID, order_id: UUID, status: str) -> str:
+def advance_order(
+    reads: CachedReads, router: Router, scope: Scope, store_id: UUID, order_id: UUID, *, status: str
+) -> str:
     """Take an order to `paid`, `fulfilled` or `cancelled`; its document. Raises `NotFound`, `InvalidTransition`."""
     if status == "cancelled":
-        row = router.write(scope, store_id, CANCEL_ORDER, {"order_id": order_id})
+        change = Change()
+        with reads.changing(scope, store_id, change):
+            row = router.write(scope, store_id, CANCEL_ORDER, {"order_id": order_id})
+            change.products, change.happened = _restocked(row)
     else:
         parameters = {"order_id": order_id, "status": status, "allowed_from": ALLOWED_FROM[status]}
         row = router.write(scope, store_id, ADVANCE_ORDER, parameters)
@@ -168,6 +176,13 @@ def advance_order(router: Router, scope: Scope, store_id: UUID, order_id: UUID, 
         raise InvalidTransition(f"An order that is {before} cannot become {status}.")
     order: str = document
     return order
+
+
+def _restocked(row: Row | None) -> tuple[list[UUID], bool]:
+    """The products of an order that was cancelled just now, and whether it was."""
+    if row is None or row[0] is None:
+        return [], False
+    return [UUID(line["product_id"]) for line in json.loads(row[0])["items"]], True
 
 
 def _cart_of(

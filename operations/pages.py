@@ -22,6 +22,12 @@ class Page:
     documents: str
     next_cursor: str | None
 
+    def document(self) -> bytes:
+        """The whole answer's JSON."""
+        # A cursor is base64url: nothing in it needs escaping.
+        cursor = "null" if self.next_cursor is None else f'"{self.next_cursor}"'
+        return f'{{"data":[{self.documents}],"next_cursor":{cursor}}}'.encode()
+
 
 class Cursors:
     """Writes and reads cursors. `listed` names a list with all that narrows it: a cursor of one is no other's."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
 
 import metrics
-from ephemeral.positions import RememberedPositions
-from ephemeral.round_trip import RoundTrips
+from ephemeral.positions import Recalled, RememberedPositions
+from ephemeral.round_trip import Answer, Command, RoundTrips
 from pools.node import NodeState
 from routing.catalog import Snapshot
 from routing.replay import ReplayPositions
@@ -19,24 +22,53 @@ logger = logging.getLogger("routing")
 # A flag is in force on every worker within a second, and a request that began before then may still be writing:
 # nobody has remembered anything for certain before both are over.
 SETTLE_SECONDS = 2.0
+# A flag that goes off is off on every worker within this.
+OFF_SECONDS = 1.0
 # How long a write whose position could not be remembered waits for the replicas before it is answered.
 CATCH_UP_SECONDS = 1.0
 
 
+@dataclass(slots=True)
+class _Layer:
+    """A layer that may serve what is older than a credential's last request: while its flag is on, and a bit longer."""
+
+    until: float = -inf
+
+    def turn(self, now: float, *, enabled: bool) -> bool:
+        """Follow its flag; whether it has just gone on."""
+        was_on = self.until == inf
+        if enabled:
+            self.until = inf
+        elif was_on:
+            self.until = now + OFF_SECONDS
+        return enabled and not was_on
+
+    def counts(self, now: float) -> bool:
+        return now < self.until
+
+
 class SessionMemory:
-    """Remembers positions for credentials while replicas are read. One for each worker."""
+    """Remembers positions for credentials while replicas or the cache are read. One for each worker."""
 
     def __init__(self, server: RoundTrips, ttl_seconds: int, replay: ReplayPositions) -> None:
         self._remembered = RememberedPositions(server, ttl_seconds, self._floor)
         self._replay = replay
-        self._reading_replicas = False
+        self._replicas, self._cache = _Layer(), _Layer()
         self._timelines: dict[int, int] = {}
         self._floor_is_certain = False
 
     def follow(self, snapshot: Snapshot) -> None:
-        """While the flag is off nobody remembers; so when it goes on, what is remembered is not all there is."""
-        before, self._reading_replicas = self._reading_replicas, snapshot.flags.read_replicas
-        if self._reading_replicas and not before:
+        """While both flags are off nobody remembers; so when one goes on, what is remembered is not all there is.
+
+        With replicas alone, reads that all of them can repeat are not remembered: so the cache's going on counts, too.
+        When one goes off, other workers may not have heard of it yet.
+        """
+        flags, now = snapshot.flags, monotonic()
+        began = [
+            self._replicas.turn(now, enabled=flags.read_replicas),
+            self._cache.turn(now, enabled=flags.redis_cache),
+        ]
+        if any(began):
             self._remembered.distrust(SETTLE_SECONDS)
 
     def follow_states(self, states: Mapping[str, NodeState]) -> None:
@@ -56,9 +88,28 @@ class SessionMemory:
             scope.recalled = scope.credential is None or self._recall(scope, scope.credential)
         return scope.recalled
 
+    def questions(self, scope: Scope) -> tuple[Command, ...]:
+        """What to ask the server for beside something else, so that `hear` can do what `recall` does."""
+        if scope.recalled is not None or scope.credential is None:
+            return ()
+        return self._remembered.questions(scope.credential)
+
+    def hear(self, scope: Scope, answer: Answer) -> bool:
+        """`recall`, from the answer to the `questions`."""
+        if scope.recalled is None:
+            heard = answer if answer.replies else None
+            scope.recalled = scope.credential is None or self._take(
+                scope, self._remembered.hear(scope.credential, heard)
+            )
+        return scope.recalled
+
     def _recall(self, scope: Scope, credential: str) -> bool:
         with scope.timed("session"):
             recalled = self._remembered.recall(credential)
+        return self._take(scope, recalled)
+
+    @staticmethod
+    def _take(scope: Scope, recalled: Recalled | None) -> bool:
         if recalled is None:
             return False
         scope.positions = merge(_positions(recalled.positions), scope.positions)
@@ -68,17 +119,23 @@ class SessionMemory:
     def keep(self, scope: Scope) -> None:
         """Remember for the credential what the request wrote, or saw, before it is answered.
 
-        What was only seen is left out where the client keeps it in its token.
+        What was only seen is left out where the client keeps it in its token. Without the cache also where every
+        replica has it; a cached answer may be older than all of them.
         """
-        if not self._reading_replicas or scope.credential is None or not scope.raised:
+        now = monotonic()
+        caching, reading_replicas = self._cache.counts(now), self._replicas.counts(now)
+        if not (reading_replicas or caching) or scope.credential is None or not scope.raised:
             return
-        if not scope.wrote and (scope.carries_token or self._everyone_has(scope, all_nodes=True)):
+        if not scope.wrote and scope.carries_token:
+            return
+        if not scope.wrote and not caching and self._everyone_has(scope, all_nodes=True):
             return
         positions = {
             place.system_identifier: (place.timeline, place.lsn) for place in scope.positions.values()
         }
         with scope.timed("session"):
-            if not self._remembered.remember(scope.credential, positions) and scope.wrote:
+            remembered = self._remembered.remember(scope.credential, positions)
+            if not remembered and scope.wrote and reading_replicas:
                 self._wait_for_replicas(scope)
 
     def _floor(self, moment: float) -> Mapping[int, tuple[int, int]] | None:

@@ -19,7 +19,7 @@ from pools.registry import PoolRegistry
 from routing.exchange import exchange
 from routing.lineage import Lineage, Verdict
 from routing.replay import ReplayPositions, Replica, ShardState
-from routing.scope import Scope
+from routing.scope import ReadBounds, Scope
 from routing.token import Position
 from routing.turns import Turns
 from sql import query as named
@@ -35,6 +35,24 @@ HOPEFUL_LAG_SECONDS = 0.2
 ATTEMPTS = 2
 
 Row = tuple[Any, ...]
+
+
+def wanted_lsn(scope: Scope, lineage: Lineage) -> int | None:
+    """The position that a replica must have replayed for this request; None where only a primary will do."""
+    wanted = 0
+    floor = scope.floors.get(lineage.system_identifier)
+    if floor is not None:
+        verdict = lineage.judge(floor)
+        if verdict is Verdict.NEWER:
+            return None
+        # What was lost of it is nobody's any more: all that was kept of its timeline lies before the fork.
+        wanted = floor.lsn if verdict is Verdict.KEPT else lineage.forks.get(floor.timeline, 0)
+    own = scope.positions.get(lineage.system_identifier)
+    if own is not None:
+        if lineage.judge(own) is not Verdict.KEPT:
+            return None
+        wanted = max(wanted, own.lsn)
+    return wanted
 
 
 class ReplicaReads:
@@ -72,7 +90,7 @@ class ReplicaReads:
         state = self._replay.shard(shard)
         if state.lineage is None or not state.replicas:
             return None
-        wanted = self._wanted(scope, state.lineage)
+        wanted = wanted_lsn(scope, state.lineage)
         if wanted is None:
             return None
         if state.confirmed is not None:
@@ -97,23 +115,6 @@ class ReplicaReads:
                 del candidates[replica.name]
         return None
 
-    def _wanted(self, scope: Scope, lineage: Lineage) -> int | None:
-        """The position that a replica must have replayed for this request; None where only a primary will do."""
-        wanted = 0
-        floor = scope.floors.get(lineage.system_identifier)
-        if floor is not None:
-            verdict = lineage.judge(floor)
-            if verdict is Verdict.NEWER:
-                return None
-            # What was lost of it is nobody's any more: all that was kept of its timeline lies before the fork.
-            wanted = floor.lsn if verdict is Verdict.KEPT else lineage.forks.get(floor.timeline, 0)
-        own = scope.positions.get(lineage.system_identifier)
-        if own is not None:
-            if lineage.judge(own) is not Verdict.KEPT:
-                return None
-            wanted = max(wanted, own.lsn)
-        return wanted
-
     def _choose(self, candidates: Mapping[str, Replica], wanted: int) -> Replica | None:
         """The next in turn of those that have got there, or may any moment."""
         able = [
@@ -137,7 +138,8 @@ class ReplicaReads:
             asked = monotonic()
             # The position was seen on this very server run only if the connection is older than it: a server that
             # was started anew since may not have got there again.
-            if replica.lsn >= wanted and (wanted == 0 or connection.made_at <= replica.known_at):
+            known = replica.lsn >= wanted and (wanted == 0 or connection.made_at <= replica.known_at)
+            if known and not scope.asks_bounds:
                 rows = connection.execute(query.text, parameters, prepare=True).fetchall()
             else:
                 guard, result = connection.cursor(), connection.cursor()
@@ -150,12 +152,16 @@ class ReplicaReads:
                     metrics.count_replica_read(replica.name, "behind")
                     return None
                 rows = result.fetchall()
+                at_least = Position(connection.system_identifier, timeline, lsn)
         scope.answered(connection.node)
         metrics.count_replica_read(replica.name, "answered")
         if rows:
             timeline, replayed, seen, _ = rows[0][-1]
             self._replay.learn(state.name, replica.name, timeline, replayed, asked)
-            scope.reached(Position(connection.system_identifier, timeline or replica.timeline, seen))
+            at_most = Position(connection.system_identifier, timeline or replica.timeline, seen)
+            scope.reached(at_most)
+            if scope.asks_bounds:
+                scope.bounds = ReadBounds(at_least, at_most, replica.lag_seconds)
         return [row[:-1] for row in rows]
 
     @staticmethod

@@ -23,6 +23,7 @@ import psycopg
 
 import metrics
 from errors import NodeUnavailable, NotFound, StaleEpoch, Unavailable
+from pools.connection import ShardConnection
 from pools.flight import flight
 from pools.registry import PoolRegistry
 from routing.exchange import GateShutError, NotAnsweredError, exchange
@@ -31,7 +32,7 @@ from routing.map_cache import MapCache
 from routing.memory import SessionMemory
 from routing.replay import ReplayPositions
 from routing.replica_reads import ATTEMPTS, ReplicaReads
-from routing.scope import Scope
+from routing.scope import ReadBounds, Scope
 from routing.token import Position
 from sql import query as named
 from sql.loader import Query
@@ -41,6 +42,7 @@ logger = logging.getLogger("routing")
 GATE = named("enter_gate")
 FENCE = named("fence_store")
 POSITION = named("read_position")
+QUIET = named("no_write_in_progress")
 PING = named("ping")
 BEGIN, COMMIT = "BEGIN", "COMMIT"
 
@@ -87,7 +89,7 @@ class Router:
         store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is.
         """
         for last in (False, True):
-            self._route(scope, store_id)
+            self.route(scope, store_id)
             assert scope.route is not None
             values = {**parameters, "store_id": store_id}
             rows = self._read_on(scope, scope.route.shard, query, values)
@@ -106,7 +108,7 @@ class Router:
         again, once. Raises `NotFound` where there is no such store, `CommitInDoubt` where nobody can know.
         """
         for last in (False, True):
-            epoch = self._route(scope, store_id)
+            epoch = self.route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
             assert scope.route is not None
             self._look_for_lost_writes(scope, scope.route.shard)
@@ -121,7 +123,7 @@ class Router:
 
     def create(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row | None:
         """As `write`, for a store that is not there yet: nothing to fence. The caller holds the placement lock."""
-        epoch = self._route(scope, store_id)
+        epoch = self.route(scope, store_id)
         written = (query, {**parameters, "store_id": store_id, "epoch": epoch})
         return self._write_past_gate(scope, (GATE, {}), written)
 
@@ -151,6 +153,13 @@ class Router:
         """The name of the store's shard, by the map in memory."""
         return self._maps.current().map.route(store_id, sharding=scope.flags.sharding).shard
 
+    def route(self, scope: Scope, store_id: UUID) -> int:
+        """Find out where the request's store lives, for `scope.route`; by the map of which epoch."""
+        started = perf_counter()
+        scope.route = route = self._maps.current().map.route(store_id, sharding=scope.flags.sharding)
+        scope.spent("route", perf_counter() - started)
+        return route.epoch
+
     def ping(self, shard: str) -> bool:
         """Whether a shard's primary answers through this worker's pool."""
         try:
@@ -159,12 +168,6 @@ class Router:
         except (Unavailable, psycopg.Error):
             return False
         return True
-
-    def _route(self, scope: Scope, store_id: UUID) -> int:
-        started = perf_counter()
-        scope.route = route = self._maps.current().map.route(store_id, sharding=scope.flags.sharding)
-        scope.spent("route", perf_counter() - started)
-        return route.epoch
 
     def _moved_on(self, scope: Scope) -> bool:
         """Look at the catalog for a newer map than the one the request was routed by."""
@@ -217,11 +220,15 @@ class Router:
     def _read_primary(
         self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]
     ) -> list[Row]:
-        give_up, failures = monotonic() + FOLLOW_SECONDS, 0
+        at_least, failures = None, 0
+        give_up = monotonic() + FOLLOW_SECONDS
         while True:
             try:
                 with exchange(scope, self._pools.primary(shard), shard) as connection:
-                    rows = connection.execute(query.text, parameters, prepare=True).fetchall()
+                    if scope.asks_bounds and query.role == "replica":
+                        rows, at_least = _read_bounded(scope, connection, query, parameters)
+                    else:
+                        rows = connection.execute(query.text, parameters, prepare=True).fetchall()
                 break
             except NotAnsweredError:
                 # The server was restarted under it, or another was promoted; a fresh connection finds it.
@@ -236,7 +243,10 @@ class Router:
         if query.role == "primary" or not rows:
             return rows
         timeline, _, seen, _ = rows[0][-1]
-        scope.reached(Position(connection.system_identifier, timeline, seen))
+        at_most = Position(connection.system_identifier, timeline, seen)
+        scope.reached(at_most)
+        if at_least is not None:
+            scope.bounds = ReadBounds(at_least, at_most)
         return [row[:-1] for row in rows]
 
     def _look_for_lost_writes(self, scope: Scope, shard: str) -> None:
@@ -326,6 +336,30 @@ class Router:
             row = result.fetchone() if query.returns != "none" else None
             timeline, lsn = position.fetchone() or (0, 0)
         scope.answered(connection.node)
-        scope.reached(Position(connection.system_identifier, timeline, lsn))
+        scope.written = Position(connection.system_identifier, timeline, lsn)
+        scope.reached(scope.written)
         scope.wrote = True
         return row
+
+
+def _read_bounded(
+    scope: Scope, connection: ShardConnection, query: Query, parameters: Mapping[str, Any]
+) -> tuple[list[Row], Position | None]:
+    """A read on a primary, and up to where it has certainly seen everything; None where that cannot be said.
+
+    That is not simply where the log stood before: a commit is in the log for a while before anybody sees it here, as it
+    waits for a replica. Where no write is in progress there is none of that kind. Else nobody was told of them yet, and
+    whoever is told later is told a position at or behind that one, so all *before* it was seen: unless a replica has
+    shown one of them already.
+    """
+    stood, quiet, result = connection.cursor(), connection.cursor(), connection.cursor()
+    with flight(connection):
+        stood.execute(POSITION.text, prepare=True)
+        quiet.execute(QUIET.text, prepare=True)
+        result.execute(query.text, parameters, prepare=True)
+    timeline, lsn = stood.fetchone() or (0, 0)
+    (is_quiet,) = quiet.fetchone() or (False,)
+    rows = result.fetchall()
+    if not is_quiet and scope.flags.read_replicas:
+        return rows, None
+    return rows, Position(connection.system_identifier, timeline, lsn if is_quiet else lsn - 1)

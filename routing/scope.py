@@ -6,10 +6,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Literal
 
 from flags import Flags
 from routing.route import Route
 from routing.token import Position, merge
+
+CacheResult = Literal["hit", "miss", "bypass"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBounds:
+    """What a read has certainly seen, on the timeline of the node it was read from, and what at most.
+
+    `at_least` was known before the read's snapshot was taken, `at_most` after. `lag_seconds`: how far the node was
+    behind.
+    """
+
+    at_least: Position
+    at_most: Position
+    lag_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -32,6 +48,10 @@ class Scope:
     )
     raised: bool = False  # `positions` have gone further than they were
     wrote: bool = False
+    written: Position | None = None  # behind the request's latest write
+    asks_bounds: bool = False  # its reads are to say how much they have seen, in `bounds`
+    bounds: ReadBounds | None = None
+    cache: CacheResult = "bypass"
     route: Route | None = None
     served_by: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)

@@ -17,6 +17,14 @@ SELECT enter_gate();
 -- Timeline and flushed position: sent right behind a COMMIT, so that all it wrote lies before.
 SELECT wal_timeline(), (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
 
+-- name: no_write_in_progress
+-- role: primary
+-- returns: one
+-- Whether no transaction that wrote is under way, waiting for its replica included: none below the snapshot's end is,
+-- and none has begun behind it (`age` is the distance to the next transaction's number). Touches no table.
+SELECT pg_snapshot_xmin(s.now) = pg_snapshot_xmax(s.now) AND age(pg_snapshot_xmax(s.now)::xid) = 0
+FROM (SELECT pg_current_snapshot() AS now) AS s;
+
 -- name: ping
 -- role: primary
 -- returns: one
