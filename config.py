@@ -73,6 +73,9 @@ class Settings:
     # How long a credential's position is remembered: longer than a replica that is read may lag.
     position_ttl_seconds: int = 120
 
+    # How long an order's lock outlives a worker that died with it; what runs longer extends it.
+    lock_ttl_seconds: float = 5.0
+
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14
 
@@ -123,9 +126,13 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _check(settings: Settings) -> None:
     parse_weights(settings.replica_weights)
+    if settings.lock_ttl_seconds < 1:
+        raise ConfigurationError(
+            "LOCK_TTL_SECONDS must be 1 or more: a lock is looked after four times a second"
+        )
     if settings.position_ttl_seconds <= settings.replica_max_lag_seconds:
         raise ConfigurationError(
-            "POSITION_TTL_SECONDS must be longer than REPLICA_MAX_LAG_SECONDS: what is forgotten must have been replayed"
+            "POSITION_TTL_SECONDS must exceed REPLICA_MAX_LAG_SECONDS: what is forgotten must have been replayed"
         )
 
 

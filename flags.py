@@ -35,4 +35,4 @@ class Flags:
 NAMES = tuple(field.name for field in fields(Flags))
 
 # Layers that exist in this version. Setting another one on is refused in plain words instead of doing nothing.
-BUILT = frozenset({"sharding", "read_replicas"})
+BUILT = frozenset({"sharding", "read_replicas", "distributed_locks"})

@@ -125,7 +125,7 @@ HEADERS: dict[str, Json] = {
     ),
     "X-Served-By": _header_out("The node that answered, such as `shard-1-b`; `cache` where none was asked."),
     "X-Cache": _header_out("What the cache did.", enum=["hit", "miss", "bypass"]),
-    "Server-Timing": _header_out("Where the time went, in ms: `route`, `pool`, `db`, `cache`."),
+    "Server-Timing": _header_out("Where the time went, in ms: `route`, `pool`, `db`, `cache`, `lock`."),
     "Consistency-Token": _header_out("Send it with a later request, and that one sees this write. Opaque."),
     "Location": _header_out("The path of what was made.", required=True, format="uri-reference"),
     "ETag": _header_out("This version of the thing."),

@@ -56,6 +56,7 @@ def place_order(call: Call, store_id: UUID) -> Answer:
     placed = orders.place_order(
         parts.router,
         parts.carts,
+        parts.locks,
         call.scope,
         call.credential,
         key=orders.IdempotencyKey(

@@ -11,6 +11,7 @@ import sql
 from config import Settings, parse_weights
 from ephemeral.carts import Carts
 from ephemeral.client import connect
+from ephemeral.locks import TEND_SECONDS, Locks
 from ephemeral.round_trip import RoundTrips
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
@@ -50,6 +51,7 @@ class Marketplace:
         )
         self.passwords = PasswordHasher(settings.scrypt_log2_n)
         self.carts = Carts(connect(settings.redis_url), settings.cart_ttl_seconds)
+        self.locks = Locks(settings.lock_urls, settings.lock_ttl_seconds)
         self.pools = PoolRegistry(settings)
         sources = [
             lambda: self.pools.catalog().connection(),
@@ -93,6 +95,7 @@ class Marketplace:
         self.replay.start()
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)
         self._every(SWEEP_SECONDS, self._housekeeping.sweep)
+        self._every(TEND_SECONDS, self.locks.tend)
         self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools, self.replay.states()))
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
 
