@@ -190,10 +190,8 @@ class Talk:
         """Whether a reply is still to come."""
         return self._owed > 0
 
-    def say(self, script: Script, keys: Sequence[str], *arguments: str | int) -> None:
-        """Send it; nothing is said where the server is away."""
-        # Behind a command that is not answered yet, nobody could say it again: so it says all there is to know.
-        whole = self.waits()
+    def say(self, script: Script, keys: Sequence[str], *arguments: str | int, whole: bool = False) -> None:
+        """Send it; nothing is said where the server is away. `whole`: so that it need not be said again by anybody."""
         if self._line is None:
             self._line = self.node.take()
         if self._line is not None:

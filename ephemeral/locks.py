@@ -186,7 +186,8 @@ class Locks:
             awaited = min(sum(not talk.waits() for talk in talks), self._quorum)
             try:
                 for talk in talks:
-                    talk.say(RELEASE, lease.keys, lease.owner)
+                    # Whole: where this is not answered, nobody is there to hear that the script is not known.
+                    talk.say(RELEASE, lease.keys, lease.owner, whole=True)
                 self._hear(
                     talks,
                     lambda _talk, _reply: sum(not talk.waits() for talk in talks) >= awaited,
