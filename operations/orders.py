@@ -96,17 +96,17 @@ def place_order(
     Raises `EmptyCart`, `InsufficientStock` or `UnknownProduct` with the lines, `RequestInProgress` while the first
     request with this key or cart still runs, `IdempotencyKeyReused`, and what reading a cart raises.
     """
-    names = _lock_names(buyer, key, of_cart=lines is None)
+    names = lock_names(buyer, key, of_cart=lines is None)
     if scope.flags.distributed_locks:
         for _ in range(2):
             # A lease that is over may be another's by now, who does this very work. Nothing was written: ask anew.
             with suppress(LeaseOver), _locked(locks, scope, names) as lease:
-                return _place_once(router, carts, scope, buyer, key=key, lines=lines, lease=lease)
+                return place_once(router, carts, scope, buyer, key=key, lines=lines, lease=lease)
             metrics.count_lock("lost")
-    return _place_once(router, carts, scope, buyer, key=key, lines=lines)
+    return place_once(router, carts, scope, buyer, key=key, lines=lines)
 
 
-def _lock_names(buyer: Credential, key: IdempotencyKey, *, of_cart: bool) -> list[str]:
+def lock_names(buyer: Credential, key: IdempotencyKey, *, of_cart: bool) -> list[str]:
     """Locks of the key and, for a checkout, of the cart. One hash tag, for they are taken together."""
     tag = f"lock:{{{buyer.store_id}:{buyer.shopper_id or buyer.id}}}"
     # Of a hash: a key is the client's own text, of any length up to 255.
@@ -126,7 +126,7 @@ def _locked(locks: Locks, scope: Scope, names: Sequence[str]) -> Iterator[Lease 
         yield lease
 
 
-def _place_once(
+def place_once(
     router: Router,
     carts: Carts,
     scope: Scope,
