@@ -44,7 +44,7 @@ class Settings:
     operator_token: str = ""
 
     # Pools. See docs/pools.md for the arithmetic.
-    pool_size: int = 5
+    pool_size: int = 4
     pool_max_waiting: int = 500
     pool_timeout_seconds: float = 1.0
     replica_pool_size: int = 2
@@ -132,7 +132,7 @@ def _check(settings: Settings) -> None:
         )
     if settings.position_ttl_seconds <= settings.replica_max_lag_seconds:
         raise ConfigurationError(
-            "POSITION_TTL_SECONDS must exceed REPLICA_MAX_LAG_SECONDS: what is forgotten must have been replayed"
+            "POSITION_TTL_SECONDS must be longer than REPLICA_MAX_LAG_SECONDS: what is forgotten is replayed by then"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -43,6 +44,12 @@ class Servers:
         }
         self.nodes = sorted(self._dsns)
 
+    def served_at(self, address: str) -> Servers:
+        """The same servers, with another service before them."""
+        other = copy.copy(self)
+        other.address = address
+        return other
+
     @property
     def shards(self) -> list[str]:
         return sorted({node.rpartition("-")[0] for node in self.nodes})
@@ -65,14 +72,27 @@ class Servers:
         primary = self.primary(shard)
         return [node for node in self.of_shard(shard) if node != primary]
 
+    def conninfo(self, node: str, **changed: Any) -> str:
+        return make_conninfo(self._dsns[node], **changed)
+
     def connect(self, node: str) -> psycopg.Connection[tuple[Any, ...]]:
-        dsn = make_conninfo(self._dsns[node], connect_timeout=_ANSWER_SECONDS)
-        return psycopg.connect(dsn, autocommit=True)
+        return psycopg.connect(self.conninfo(node, connect_timeout=_ANSWER_SECONDS), autocommit=True)
 
     def sql(self, node: str, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with self.connect(node) as connection:
             cursor = connection.execute(text, parameters or None)
             return cursor.fetchall() if cursor.description else []
+
+    def insist(self, node: str, text: str) -> None:
+        """Run a statement until it succeeds: on a replica it may stand in the way of replay, and be cancelled."""
+
+        def attempt() -> bool:
+            with suppress(psycopg.Error):
+                self.sql(node, text)
+                return True
+            return False
+
+        wait_for(attempt, f"{node}: {text}")
 
     def kill(self, node: str) -> None:
         """kill -9 of a server with all its processes, as when the machine stops."""
@@ -90,18 +110,6 @@ class Servers:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def start(self, node: str) -> None:
-        """Start a server that died; one that was failed over meanwhile comes back as a replica."""
-        ran = self._run("-m", "devcluster", "start", node)
-        # The supervisor looks for such servers as well, and may have been first.
-        if ran.returncode and not self.runs(node):
-            raise SystemExit(f"{node} does not start: {ran.stderr}")
-
-    def runs(self, node: str) -> bool:
-        with suppress(psutil.NoSuchProcess):
-            return bool(psutil.Process(self._pid(node)).status() != psutil.STATUS_ZOMBIE)
-        return False
-
     def fail_over(self, shard: str) -> float:
         """`flask shards failover`; how many seconds it took. Raises `SystemExit` with its words."""
         began = time.monotonic()
@@ -111,14 +119,17 @@ class Servers:
         return time.monotonic() - began
 
     def await_whole(self, shard: str) -> None:
-        """Wait until every replica follows the primary and has replayed what that has written by now."""
+        """Wait until every replica follows the primary and has replayed what that has written by now.
+
+        One that was failed over comes back by itself: the cluster's supervisor sees to that.
+        """
         wait_for(lambda: self._is_whole(shard), f"{shard} is whole")
 
     def delay_replay(self, milliseconds: int) -> None:
         """Have every replica replay so much later than it receives; 0: at once."""
         for node in self.nodes:
-            self.sql(node, f"ALTER SYSTEM SET recovery_min_apply_delay = {milliseconds}")
-            self.sql(node, "SELECT pg_reload_conf()")
+            self.insist(node, f"ALTER SYSTEM SET recovery_min_apply_delay = {milliseconds}")
+            self.insist(node, "SELECT pg_reload_conf()")
 
     def workers(self) -> list[psutil.Process]:
         """The service's."""

@@ -31,6 +31,8 @@ _ROUNDS = 3
 # What was received is replayed first.
 _PROMOTE_SECONDS = 60.0
 
+_BRING_BACK = "start what does not answer, and run this again"
+
 Report = Callable[[str], None]
 
 
@@ -101,8 +103,8 @@ class Handover:
         best = next(one for one in equal if one.node == server.name)
         if self.primary:
             self._check_followers(server, equal)
-        else:
-            self._check_proof(best, Lineage(position.system_identifier, position.timeline), equal)
+        elif reason := self._doubt(best, Lineage(position.system_identifier, position.timeline), equal):
+            self._refuse(reason, _BRING_BACK)
 
     def _shut_gate(self) -> int | None:
         """Where the old primary's log ends, once nothing is written there and a replica has it all."""
@@ -152,10 +154,18 @@ class Handover:
 
     def _cut_off(self) -> list[Standing]:
         each(self.replicas, lambda one: one.follow(upstream.nowhere(self.group.conninfo(one))))
-        until(lambda: all_are(self.replicas, lambda one: one.cut_off and one.seen.counted), CATCH_UP_SECONDS)
+        free: set[str] = set()
+
+        def all_have_let_go() -> bool:
+            each(self.replicas, Server.look)
+            # It stays true: receivers that start from now on try to connect to nowhere.
+            free.update(one.name for one in self.replicas if one.cut_off)
+            return all(one.name in free and one.seen.counted for one in self.replicas)
+
+        until(all_have_let_go, CATCH_UP_SECONDS)
         # Positions are final only now: in the looks so far, a receiver may have ended after its position was taken.
         each(self.replicas, Server.look)
-        standings = [one.standing(cut_off=one.cut_off) for one in self.replicas]
+        standings = [one.standing(cut_off=one.name in free) for one in self.replicas]
         said = ", ".join(f"{one.node} has {lsn_text(one.position.lsn)}" for one in standings)
         self._report(f"cut the replicas off: {said}")
         return standings
@@ -177,27 +187,24 @@ class Handover:
         return wanted
 
     def _prove(self, best: Standing, server: Server, standings: list[Standing], flushed: int | None) -> None:
+        """That the best has every acknowledged commit: by the quorum, else as all that went through the gate."""
         primary = self.primary
         if primary is not None:
             self._check_followers(server, standings)
-            if flushed is not None and best.reach >= (primary.seen.timeline, flushed):
-                self._report(f"{best.node} has all that {primary.name} wrote")
-                return
-        if self._check_proof(best, server.lineage(), standings):
+        reason = self._doubt(best, server.lineage(), standings)
+        if reason is None:
             self._report(f"{best.node} has every acknowledged commit")
+        elif primary and flushed is not None and best.reach >= (primary.seen.timeline, flushed):
+            self._report(f"{best.node} has all that {primary.name} wrote until its gate was shut")
+        else:
+            self._refuse(reason, _BRING_BACK)
 
-    def _check_proof(self, best: Standing, lineage: Lineage, standings: list[Standing]) -> bool:
-        """That the best has every acknowledged commit. False where it is not certain, and that is accepted."""
+    def _doubt(self, best: Standing, lineage: Lineage, standings: list[Standing]) -> str | None:
         asked = [*self.replicas, *([self.primary] if self.primary else [])]
         settings = {one.name: one.seen.synchronous_standby_names for one in asked}
         old_primaries = [self.primary.votes_as] if self.primary else list(self.group.absent)
         reason = unproven(settings, standings, best, lineage, old_primaries)
-        if reason is not None:
-            self._refuse(
-                f"it is not certain that {best.node} has every acknowledged commit: {reason}",
-                "start what does not answer, and run this again",
-            )
-        return reason is None
+        return reason and f"it is not certain that {best.node} has every acknowledged commit: {reason}"
 
     def _check_followers(self, server: Server, followers: list[Standing]) -> None:
         """That the new primary's commits will be confirmed: nothing is won by leaving one whose commits are."""
@@ -206,9 +213,7 @@ class Handover:
             left = dict(self.group.absent)
             following = {one.node for one in followers if one.cut_off}
             left |= {one.name: "does not follow it" for one in self.replicas if one.name not in following}
-            why = (
-                "; ".join(f"{name}: {reason}" for name, reason in left.items()) or "no other replica is left"
-            )
+            why = "; ".join(f"{name}: {reason}" for name, reason in left.items()) or "it is the last one"
             self._refuse(f"nobody would confirm what {server.name} commits ({why})")
 
     def _let_follow(self, server: Server, others: list[Server]) -> None:

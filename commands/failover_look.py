@@ -22,6 +22,7 @@ SELECT in_recovery,
                     THEN (SELECT max(left(name, 8)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$')
                     ELSE left(pg_walfile_name(pg_current_wal_flush_lsn()), 8) END)::bit(32)::integer AS timeline,
        EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS receives,
+       receiver.pid AS receiver,
        receiver.sender_host || ':' || receiver.sender_port AS sender,
        receiver.status AS receiver_status,
        receiver.received_tli AS received_timeline,
@@ -48,6 +49,7 @@ class Look:
     counted: bool
     timeline: int
     receives: bool
+    receiver: int | None
     sender: str | None
     receiver_status: str | None
     received_timeline: int | None

@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from errors import ConfigurationError
 from routing.lineage import Lineage, Verdict
 from routing.token import Position
 
@@ -38,7 +39,7 @@ class Quorum:
 
     @classmethod
     def parse(cls, setting: str) -> Quorum | None:
-        """From synchronous_standby_names; None where a commit waits for nobody. Raises `ValueError`."""
+        """From synchronous_standby_names; None where a commit waits for nobody. Raises `ConfigurationError`."""
         tokens = list(_tokens(setting))
         needed = 1
         if tokens and tokens[0] in (("word", "any"), ("word", "first")):
@@ -149,7 +150,7 @@ def _tokens(setting: str) -> Iterator[tuple[str, str]]:
     while at < end:
         match = _TOKEN.match(setting, at)
         if match is None:
-            raise ValueError(f"synchronous_standby_names is not understood: {setting}")
+            raise ConfigurationError(f"synchronous_standby_names is not understood: {setting}")
         quoted, word, number, mark = match.groups()
         if quoted is not None:
             yield "name", quoted.replace('""', '"').lower()

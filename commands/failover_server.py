@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import errors as pg_errors
@@ -66,7 +66,7 @@ class Server:
         self.seen = self.before = self._look()
 
     @classmethod
-    def connect(cls, node: Node, dsn: str) -> Server:
+    def connect(cls, node: Node, dsn: str) -> Self:
         """Raises `psycopg.Error` or `StatementDeadline` where the node does not answer in time."""
         try:
             connection = waiting.wait_conn(ShardConnection._connect_gen(dsn), 0.1, timeout=PATIENCE_SECONDS)

@@ -84,9 +84,12 @@ def _let_find_the_next(group: Group, new: Server, one: Server) -> None:
     commits. PostgreSQL follows no primary on an older timeline than its own. One replica after the other: each is gone
     for some milliseconds while it connects again.
     """
+    wanted = upstream.whoever_is_primary(group.conninfo(one), new.node, group.siblings(one))
+    before = one.seen.receiver
     with suppress(psycopg.Error, StatementDeadline):
-        one.follow(upstream.whoever_is_primary(group.conninfo(one), new.node, group.siblings(one)))
-        until(lambda: one.look().conninfo == one.wanted and _is_attached(one, new), _ATTACH_SECONDS)
+        if one.seen.conninfo != wanted:
+            one.follow(wanted)
+            until(lambda: one.look().receiver != before and _is_attached(one, new), _ATTACH_SECONDS)
 
 
 def _is_attached(server: Server, new: Server) -> bool:

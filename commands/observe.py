@@ -14,22 +14,25 @@ from commands.terminal import error_text
 from errors import StatementDeadline
 from operations.topology import ObservedPool, pool_name
 from pools.connection import ShardConnection
-from pools.node import Node
-from pools.node import NodeState, Role
+from pools.node import Node, NodeState, Role
 from routing.shard_map import ShardMap
 
 # For each answer of a node; connecting to it has `connect_timeout_seconds`. A frozen node costs one of the
 # two.
 PATIENCE_SECONDS = 2.0
 
-# Role, position and the age of what was replayed last in one statement: a role can change between two.
+# Role, timeline, position and the age of what was replayed last in one statement: a role can change between two. The
+# same as node_position() says, which is not there before the migrations.
 _LOOK = """
-SELECT in_recovery, lsn::text, (lsn - '0/0'::pg_lsn)::bigint, age
-FROM (
-    SELECT pg_is_in_recovery() AS in_recovery,
-           CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn,
-           extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 AS age
-) AS node
+SELECT in_recovery,
+       CASE WHEN in_recovery THEN (SELECT received_tli FROM pg_stat_wal_receiver)
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::integer END,
+       here.lsn::text, (here.lsn - '0/0'::pg_lsn)::bigint,
+       extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+FROM pg_is_in_recovery() AS role (in_recovery)
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS lsn
+) AS here
 """
 # The service names its connections worker/pool.
 _POOL = """
@@ -40,10 +43,11 @@ FROM pg_stat_activity WHERE datname = current_database() AND split_part(applicat
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one node said. `error` is why it said nothing."""
+    """What one node said. `error` is why it said nothing. `timeline` is None where a replica cannot tell."""
 
     node: Node
     role: Role = "unknown"
+    timeline: int | None = None
     lsn: str | None = None
     position: int | None = None
     transaction_age_seconds: float | None = None
@@ -63,27 +67,46 @@ class Observation:
 
     def gauges(self) -> dict[str, ObservedPool]:
         """By pool, as the service names them."""
-        return {pool_name(look.node.shard, name, look.role): look.pool for name, look in self.looks.items()}
+        return {
+            pool_name(look.node.shard, name, self.role(look)): look.pool for name, look in self.looks.items()
+        }
+
+    def role(self, look: Look) -> Role:
+        """What the node says, but that it is primary only where no other of its shard is on a newer timeline.
+
+        Then another one was promoted, and whoever says so was primary before and has not come back as a replica yet.
+        """
+        return (
+            "unknown" if look.role == "primary" and look is not self.primary(look.node.shard) else look.role
+        )
+
+    def were_primary(self) -> Sequence[Look]:
+        """Those that still take themselves for one."""
+        return [look for look in self.looks.values() if look.role != self.role(look)]
 
     def stores(self, shard: str) -> int | None:
         """As the primary says; without one, as the replica that has replayed most."""
         looks = [look for look in self.looks.values() if look.node.shard == shard and look.stores is not None]
-        best = max(looks, key=lambda look: (look.role == "primary", look.position or 0), default=None)
+        best = max(looks, key=lambda look: (self.role(look) == "primary", look.position or 0), default=None)
         return best.stores if best else None
 
-    def primaries(self, shard: str) -> Sequence[Look]:
-        return [look for look in self.looks.values() if look.node.shard == shard and look.role == "primary"]
+    def primary(self, shard: str) -> Look | None:
+        """Of those that say they are, the one on the shard's newest timeline; as the service's sampler judges."""
+        looks = [look for look in self.looks.values() if look.node.shard == shard]
+        newest = max((look.timeline or 0 for look in looks), default=0)
+        found = [look for look in looks if look.role == "primary" and look.timeline == newest]
+        return max(found, key=lambda look: look.node.name, default=None)
 
     def _state(self, look: Look) -> NodeState:
-        name = look.node.name
-        if look.role == "unknown":
+        name, role = look.node.name, self.role(look)
+        if role == "unknown":
             return NodeState(name)
-        if look.role == "primary":
+        if role == "primary":
             return NodeState(name, "primary", True, 0, 0.0)
-        primary = max((look.position or 0 for look in self.primaries(look.node.shard)), default=None)
-        if primary is None or look.position is None:
+        primary = self.primary(look.node.shard)
+        if primary is None or primary.position is None or look.position is None:
             return NodeState(name, "replica", True)
-        behind = max(0, primary - look.position)
+        behind = max(0, primary.position - look.position)
         # An idle primary's last transaction may be old; a replica that has it is not behind for that.
         return NodeState(name, "replica", True, behind, look.transaction_age_seconds if behind else 0.0)
 
@@ -101,10 +124,12 @@ def _look(dsn: str, node: Node) -> Look:
         with ShardConnection.connect(dsn, autocommit=True) as connection:
             connection.node = connection.subject = node.name
             connection.deadline_seconds = PATIENCE_SECONDS
-            in_recovery, lsn, position, age = connection.execute(_LOOK).fetchone() or (None,) * 4
+            in_recovery, timeline, lsn, position, age = connection.execute(_LOOK).fetchone() or (None,) * 5
             role: Role = "replica" if in_recovery else "primary"
             pool = connection.execute(_POOL, [pool_name(node.shard, node.name, role)]).fetchone() or ()
-            return Look(node, role, lsn, position, age, _count_stores(connection), ObservedPool(*pool))
+            return Look(
+                node, role, timeline, lsn, position, age, _count_stores(connection), ObservedPool(*pool)
+            )
     except (psycopg.Error, StatementDeadline) as error:
         return Look(node, error=error_text(error))
 

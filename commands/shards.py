@@ -31,12 +31,13 @@ shards_group.add_command(failover_command)
     "--json",
     "as_json",
     is_flag=True,
-    help="The document of GET /v1/admin/topology, with each node's lsn and dsn; a dsn holds a password.",
+    help="The document of GET /v1/admin/topology, with each node's timeline, lsn and dsn; a dsn holds a password.",
 )
 @plain_errors
 def status_command(as_json: bool) -> None:
-    """Print every node with its role, LSN, lag and pool, every shard with its stores and share.
+    """Print every node with its role, timeline, LSN, lag and pool, every shard with its stores and share.
 
+    Of two nodes that accept writes, the one on the newer timeline is primary; the other is `unknown`.
     The pool is what the server sees of it: connections, and idle ones. A node that does not answer within a
     few seconds is `unknown`. Then what there is to say of the schema: migrations that are missing, changes by
     hand, shards that differ. Fails where a shard has no primary.
@@ -50,7 +51,7 @@ def status_command(as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     else:
         _print(document, seen)
-    orphans = [shard.name for shard in shard_map.shards if not seen.primaries(shard.name)]
+    orphans = [shard.name for shard in shard_map.shards if seen.primary(shard.name) is None]
     if orphans:
         raise Failure(f"no primary answers on {', '.join(orphans)}")
 
@@ -87,8 +88,8 @@ def _raise_for_failed(outcomes: list[Outcome]) -> None:
 
 def _schema_warnings(cluster: Cluster, shard_map: ShardMap, seen: Observation) -> list[str]:
     """Of every shard whose primary answers; the others' absence is said elsewhere."""
-    names = [shard.name for shard in shard_map.shards if seen.primaries(shard.name)]
-    shards = [Target(name, cluster.shard_dsn(shard_map, name)) for name in names]
+    found = [(shard.name, seen.primary(shard.name)) for shard in shard_map.shards]
+    shards = [Target(name, cluster.node_dsn(primary.node)) for name, primary in found if primary]
     return drift(shards, MIGRATIONS)
 
 
@@ -98,6 +99,7 @@ def _document(cluster: Cluster, shard_map: ShardMap, seen: Observation) -> dict[
     nodes = {node.name: node for node in shard_map.nodes}
     for shard in document["shards"]:
         for node in shard["nodes"]:
+            node["timeline"] = seen.looks[node["name"]].timeline
             node["lsn"] = seen.looks[node["name"]].lsn
             node["dsn"] = cluster.psql_url(nodes[node["name"]])
     return document
@@ -110,11 +112,15 @@ def _print(document: dict[str, Any], seen: Observation) -> None:
         [(s["name"], _or_unknown(s["stores"]), f"{s['share']:.1%}") for s in document["shards"]],
     )
     print_table(
-        ("node", "role", "healthy", "LSN", "lag bytes", "lag s", "pool", "idle"),
+        ("node", "role", "healthy", "timeline", "LSN", "lag bytes", "lag s", "pool", "idle"),
         [_node_row(node) for shard in document["shards"] for node in shard["nodes"]],
     )
     for warning in document["schema"] or ["as the migrations left it"]:
         click.echo(f"schema: {warning}")
+    for look in seen.were_primary():
+        click.echo(
+            f"{look.node.name}: was primary up to a failover; it is to come back as a replica", err=True
+        )
     for look in seen.looks.values():
         if look.error:
             click.echo(f"{look.node.name}: {look.error}", err=True)
@@ -126,6 +132,7 @@ def _node_row(node: dict[str, Any]) -> tuple[str, ...]:
         node["name"],
         node["role"],
         "yes" if node["healthy"] else "no",
+        _or_unknown(node["timeline"]),
         _or_unknown(node["lsn"]),
         _or_unknown(node["replay_lag_bytes"]),
         _or_unknown(None if lag_seconds is None else f"{lag_seconds:.1f}"),

@@ -5,6 +5,7 @@
 
 From the bottom: `errors`, `topology` (which servers there are), `account` (who they run as), `layout` (where
 their files lie), `removal` (what may be deleted), `programs` (what is run), `processes` (starting and stopping
-it), `postgres` and `valkey` (one server each), `bootstrap` (roles, databases, migrations), `cluster` (all of it
-together), `demo`, `supervisor` and `control` (the command line).
+it), `lineage` (which server is primary), `slots`, `postgres` and `valkey` (one server each), `standing` and `rejoin`
+(who was failed over, and its way back), `bootstrap` (roles, databases, migrations), `cluster` (all of it together),
+`watch` (who has to come back now), `demo`, `supervisor` and `control` (the command line).
 """

@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="stop whatever an up left running")
     commands.add_parser("clean", help="down, then delete the data folder")
     commands.add_parser("status", help="which processes there are, and whether they run")
-    start = commands.add_parser("start", help="start one server again that has died")
+    start = commands.add_parser(
+        "start", help="start one server again that has died; as a replica, if it was failed over"
+    )
     start.add_argument("name", help="such as shard-0-b, redis or lock-0")
     psql = commands.add_parser("psql", help="open psql on a node, as administrator")
     psql.add_argument("node", help="such as shard-0-b, or shard-0-primary for whichever is primary now")

@@ -12,7 +12,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from devcluster import bootstrap, credentials, lineage, postgres, programs, publish, rejoin, shutdown, valkey
+from devcluster import (
+    bootstrap,
+    credentials,
+    lineage,
+    postgres,
+    programs,
+    publish,
+    rejoin,
+    shutdown,
+    standing,
+    valkey,
+)
 from devcluster.account import server_account
 from devcluster.errors import ClusterError, Interrupted, OffLineage
 from devcluster.layout import Layout
@@ -138,7 +149,7 @@ class Cluster:
             raise ClusterError(f"there is no server {name}: it is one of {', '.join(nodes)}")
         node = nodes[name]
         siblings = self.topology.nodes(node.shard) if isinstance(node, PostgresNode) else ()
-        if node in rejoin.left_behind(self.postgres, siblings):
+        if node in standing.left_behind(self.postgres, siblings):
             self.rejoin(name)
             return
         if not _port_is_free(node.port):
@@ -194,6 +205,7 @@ class Cluster:
     def _start_postgres(self, node: PostgresNode, siblings: Sequence[PostgresNode]) -> None:
         try:
             with self.layout.occupied(node.name):
+                rejoin.end_orphans(self.postgres, node)
                 self.postgres.start(node, siblings)
                 self.postgres.prepare_slots(node, siblings)
         except OffLineage as error:

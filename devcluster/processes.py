@@ -222,11 +222,8 @@ class Launcher:
             return
         with suppress(psutil.Error, ProcessLookupError):
             itself = psutil.Process(process.pid)
-            if number == signal.SIGKILL:
-                _group_signal(
-                    process.pid, number
-                )  # its workers too: a killed parent cannot stop them any more
-            else:
+            # Its workers too: a killed parent cannot stop them any more. What a person started may lead no group.
+            if number != signal.SIGKILL or not _group_signal(process.pid, number):
                 itself.send_signal(number)
 
     def _open_log(self, name: str) -> IO[bytes]:

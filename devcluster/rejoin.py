@@ -20,9 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import psycopg
 
-from devcluster import lineage, shutdown, slots
+from devcluster import lineage, shutdown, slots, standing
 from devcluster.errors import ClusterError, Interrupted, NotYet
 from devcluster.postgres import ADMINISTRATOR, Postgres
 from devcluster.processes import Process
@@ -31,8 +30,6 @@ from devcluster.topology import HOST, PostgresNode
 # Aborted at once: in a fast shutdown a primary would send a last record, of its own timeline, to a replica that has
 # not left it yet, and that one could not follow the new primary then. Nothing is lost that would not be undone.
 _STOP_SIGNALS = ((signal.SIGQUIT, 10.0), (signal.SIGKILL, 5.0))
-# The least that libpq waits, and ample on loopback: whoever does not answer is dead or frozen.
-_ANSWER_SECONDS = 2
 _FOLLOW_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
@@ -52,11 +49,15 @@ def bring_back(
     runs again.
     """
     with postgres.layout.occupied(node.name):
-        primary = primary_that_answers(postgres, nodes)
+        primary = standing.primary_that_answers(postgres, nodes)
         if node == primary:
             raise ClusterError(f"{node.name} is the primary of {node.shard}")
         # Somebody else may have been first: whoever asked for it looked before this had the node to itself.
-        if not (off_lineage or node in left_behind(postgres, nodes) or _has_strayed(postgres, node, primary)):
+        if not (
+            off_lineage
+            or node in standing.left_behind(postgres, nodes)
+            or standing.has_strayed(postgres, node, primary)
+        ):
             return
         _check_same_origin(postgres, node, primary)
         stop(postgres, node)
@@ -70,9 +71,8 @@ def bring_back(
         except Interrupted:
             raise
         except ClusterError as error:
-            primary_that_answers(
-                postgres, nodes
-            )  # else there is nothing to copy, and this may still be mended
+            # Else there is nothing to copy, and what is there may still be mended.
+            standing.primary_that_answers(postgres, nodes)
             report(f"{node.name} is copied anew from {primary.name}: {error}")
             stop(postgres, node)
             _copy(postgres, node, primary)
@@ -80,67 +80,42 @@ def bring_back(
         report(f"{node.name} is a replica of {primary.name} now")
 
 
-def left_behind(postgres: Postgres, nodes: Sequence[PostgresNode]) -> list[PostgresNode]:
-    """The nodes that were failed over, or whose way back was cut short, by what lies on disk."""
-    primaries = lineage.newest_primaries({node: postgres.folder(node) for node in nodes})
-    if len(primaries) != 1:
-        return []
-    return [
-        node
-        for node in nodes
-        if node not in primaries
-        and (not postgres.is_standby(node) if postgres.made(node) else _aside(postgres, node).exists())
-    ]
-
-
-def strayed(postgres: Postgres, nodes: Sequence[PostgresNode]) -> list[PostgresNode]:
-    """The nodes that run, do not follow the primary and cannot, as they and the primary themselves say.
-
-    Such a replica had got more from the old primary than the one that was promoted.
-    """
-    with suppress(ClusterError, psycopg.Error):
-        primary = primary_that_answers(postgres, nodes)
-        following = _following(postgres, primary)
-        return [
-            node
-            for node in nodes
-            if node != primary and node.name not in following and _has_strayed(postgres, node, primary)
-        ]
-    return []
-
-
-def primary_that_answers(postgres: Postgres, nodes: Sequence[PostgresNode]) -> PostgresNode:
-    """A shard's primary. Raises `ClusterError` where it does not write the timeline that is the newest on disk."""
-    names = {node.name: node for node in nodes}
-    shard = nodes[0].shard
-    primary = names[lineage.primary(shard, {name: postgres.folder(node) for name, node in names.items()})]
-    try:
-        writes = _written_timeline(postgres, primary)
-    except psycopg.Error as error:
-        raise ClusterError(f"{primary.name}, the primary of {shard}, does not answer") from error
-    if writes != lineage.timeline(postgres.folder(primary)):
-        raise ClusterError(f"{primary.name} does not write the newest timeline of {shard}")
-    return primary
-
-
 def stop(postgres: Postgres, node: PostgresNode) -> None:
     """Stop whatever runs in a node's folders, whoever started it. Raises `NotYet` where its server is frozen."""
-    folders = [postgres.folder(node), _aside(postgres, node), postgres.temporary(node)]
-    recorded = {process.pid for process in postgres.launcher.recorded()}
-    recorded |= {pid for folder in folders if (pid := _pid_in(folder))}
+    servers, _ = _running(postgres, node)
+    if any(_is_frozen(process) for process in servers):
+        raise NotYet(f"{node.name} is frozen: it comes back as a replica when it runs again")
+    _end(postgres, node, servers, _STOP_SIGNALS)
+    end_orphans(postgres, node)
+
+
+def end_orphans(postgres: Postgres, node: PostgresNode) -> None:
+    """Kill what outlived its server, has nothing left to finish, and could still write to the server's files.
+
+    A server that was frozen and killed leaves children that are frozen. Half-made copies count as well.
+    """
+    _, orphans = _running(postgres, node)
+    _end(postgres, node, orphans, ((signal.SIGKILL, 5.0),))
+
+
+def _running(postgres: Postgres, node: PostgresNode) -> tuple[list[Process], list[Process]]:
+    """What runs in a node's folders: servers, and orphans of such."""
+    folders = [postgres.folder(node), standing.aside(postgres, node), postgres.temporary(node)]
+    known = {process.pid for process in postgres.launcher.recorded()}
+    known |= {pid for folder in folders if (pid := _pid_in(folder))}
     running = [
         process
         for process in shutdown.leftovers(postgres.layout, postgres.launcher)
         if process.name in {folder.name for folder in folders}
     ]
-    servers = [process for process in running if process.pid in recorded]
-    if any(_is_frozen(process) for process in servers):
-        raise NotYet(f"{node.name} is frozen: it comes back as a replica when it runs again")
-    # The others are children that outlived their server, and have nothing left to finish.
-    orphans = [process for process in running if process not in servers]
-    left = postgres.launcher.stop(servers, _STOP_SIGNALS)
-    left += postgres.launcher.stop(orphans, ((signal.SIGKILL, 5.0),))
-    if left:
+    servers = [process for process in running if process.pid in known]
+    return servers, [process for process in running if process not in servers]
+
+
+def _end(
+    postgres: Postgres, node: PostgresNode, processes: list[Process], signals: Sequence[tuple[int, float]]
+) -> None:
+    if left := postgres.launcher.stop(processes, signals):
         raise ClusterError(f"could not stop {node.name} (process {left[0].pid})")
 
 
@@ -152,7 +127,7 @@ def _check_same_origin(postgres: Postgres, node: PostgresNode, primary: Postgres
 
 def _set_aside(postgres: Postgres, node: PostgresNode) -> str:
     """Take the node's folder from where anyone would start it. Returns what was set with ALTER SYSTEM in it."""
-    folder, aside = postgres.folder(node), _aside(postgres, node)
+    folder, aside = postgres.folder(node), standing.aside(postgres, node)
     if folder.exists():
         if aside.exists():  # of a run that was killed when all but this was done
             shutil.rmtree(aside)
@@ -164,7 +139,7 @@ def _rewind(postgres: Postgres, node: PostgresNode, primary: PostgresNode, *, cu
     """Undo what the node has and the primary has not, and make it a replica. Nothing runs in its folder."""
     if cut_short:
         raise ClusterError("its way back was cut short before")
-    folder = _aside(postgres, node)
+    folder = standing.aside(postgres, node)
     # A server that was killed needs recovery first; pg_rewind sees to that, but not for a standby. A pid that
     # another program has got since would keep it from that.
     for name in ("postmaster.pid", lineage.STANDBY_SIGNAL):
@@ -197,7 +172,7 @@ def _copy(postgres: Postgres, node: PostgresNode, primary: PostgresNode) -> None
     killed is taken up again.
     """
     _set_aside(postgres, node)
-    aside = _aside(postgres, node)
+    aside = standing.aside(postgres, node)
     for path in aside.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     postgres.make_replica(node, primary)
@@ -212,53 +187,12 @@ def _follow(
     postgres.start(node, nodes)
     postgres.prepare_slots(node, nodes)
     deadline = time.monotonic() + _FOLLOW_SECONDS
-    while node.name not in _following(postgres, primary):
+    while node.name not in standing.following(postgres, primary):
         postgres.launcher.check()
         if time.monotonic() > deadline:
             log = postgres.layout.log(node.name)
             raise ClusterError(f"it does not follow {primary.name} after {_FOLLOW_SECONDS:.0f} s: see {log}")
         time.sleep(_POLL_SECONDS)
-
-
-def _following(postgres: Postgres, primary: PostgresNode) -> set[str]:
-    """The names of the replicas that the primary sends its WAL to. One that has strayed stays in state "startup"."""
-    with postgres.connect(primary, timeout_seconds=_ANSWER_SECONDS) as connection:
-        rows = connection.execute(
-            "SELECT application_name FROM pg_stat_replication WHERE state IN ('catchup', 'streaming')"
-        ).fetchall()
-    return {name for (name,) in rows}
-
-
-def _written_timeline(postgres: Postgres, node: PostgresNode) -> int:
-    """The timeline that a server writes; 0 where it only replays. From the WAL file's name: after a promotion the
-    control file still tells the old one."""
-    with postgres.connect(node, timeout_seconds=_ANSWER_SECONDS) as connection:
-        row = connection.execute(
-            "SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE"
-            " ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::integer END"
-        ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _has_strayed(postgres: Postgres, node: PostgresNode, primary: PostgresNode) -> bool:
-    """Whether a node that runs seems to have what the primary never had; one that does not answer has not.
-
-    A replica's control file names the timeline of its last restart point, an older one than it replays. So one that
-    is well, but does not follow anybody at this moment, may look strayed: whoever asks asks again before it acts.
-    """
-    folder = postgres.folder(primary)
-    newest, forks = lineage.timeline(folder), lineage.history(folder)
-    with suppress(psycopg.Error), postgres.connect(node, timeout_seconds=_ANSWER_SECONDS) as connection:
-        row = connection.execute(
-            "SELECT pg_is_in_recovery(), greatest(timeline_id, min_recovery_end_timeline),"
-            " pg_last_wal_replay_lsn() - '0/0'::pg_lsn, current_setting('primary_conninfo') = ''"
-            " FROM pg_control_checkpoint(), pg_control_recovery()"
-        ).fetchone()
-        recovers, timeline, replayed, cut_off = row or (True, newest, None, True)
-        if timeline == newest or (recovers and cut_off):  # cut off: a failover is under way
-            return False
-        return not recovers or timeline not in forks or (replayed or 0) > forks[timeline]
-    return False
 
 
 def _is_frozen(process: Process) -> bool:
@@ -272,7 +206,3 @@ def _pid_in(folder: Path) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         return int((folder / "postmaster.pid").read_text().splitlines()[0])
     return None
-
-
-def _aside(postgres: Postgres, node: PostgresNode) -> Path:
-    return postgres.layout.data / f".rejoining-{node.name}"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Self
@@ -16,7 +16,7 @@ from typing import Self
 import psutil
 import psycopg
 
-from devcluster import rejoin
+from devcluster import standing
 from devcluster.cluster import Cluster
 from devcluster.errors import ClusterError, Interrupted, NotYet
 from devcluster.topology import PostgresNode
@@ -24,8 +24,11 @@ from devcluster.topology import PostgresNode
 _LOOK_SECONDS = 0.5
 # Looking on disk is free; asking costs a connection.
 _ASK_EVERY = 4
-# In a row: a replica that only changes its primary is between the two for moments.
-_STRAYED_TIMES = 6
+# In a row: a replica that only changes its primary looks strayed for moments.
+_STRAYED_TIMES = 2
+# Clients of a primary that runs on take a moment to find the new one. What they send to the old one until then is
+# refused there; stopped in the middle of it, the old one would leave them in doubt.
+_LEAVE_SECONDS = 1.5
 _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
 # Longer than any stop of a server: whoever waits for a primary that is frozen is not waited for.
@@ -39,6 +42,28 @@ class _Trouble:
     said: str = ""
     due: float = 0.0
     delay_seconds: float = _FIRST_DELAY_SECONDS
+
+
+class _Looks:
+    """Looking at one shard, time and again."""
+
+    def __init__(self, cluster: Cluster, nodes: Sequence[PostgresNode]) -> None:
+        self._cluster, self._nodes = cluster, nodes
+        self._count = 0
+        self._behind: dict[PostgresNode, float] = {}
+        self._strayed: Counter[PostgresNode] = Counter()
+
+    def found(self) -> list[PostgresNode]:
+        """The nodes to bring back now."""
+        postgres, now = self._cluster.postgres, time.monotonic()
+        self._count += 1
+        behind = standing.left_behind(postgres, self._nodes)
+        self._behind = {node: self._behind.get(node, now) for node in behind}
+        if behind or self._count % _ASK_EVERY:
+            return [node for node, since in self._behind.items() if now - since >= _LEAVE_SECONDS]
+        strayed = standing.strayed(postgres, self._nodes)
+        self._strayed = Counter({node: self._strayed[node] + 1 for node in strayed})
+        return [node for node, times in self._strayed.items() if times >= _STRAYED_TIMES]
 
 
 class Watch:
@@ -70,19 +95,12 @@ class Watch:
 
     def _keep(self, shard: str) -> None:
         nodes = self._cluster.topology.nodes(shard)
-        postgres = self._cluster.postgres
-        looks = 0
-        strayed: Counter[PostgresNode] = Counter()
+        looks = _Looks(self._cluster, nodes)
         while not self._ending.wait(_LOOK_SECONDS):
-            looks += 1
-            found = rejoin.left_behind(postgres, nodes)
-            if not found and looks % _ASK_EVERY == 0:
-                now_strayed = rejoin.strayed(postgres, nodes)
-                strayed = Counter({node: strayed[node] + 1 for node in now_strayed})
-                found = [node for node, times in strayed.items() if times >= _STRAYED_TIMES]
-            for node in found:
-                if time.monotonic() >= self._troubles[node.name].due:
-                    self._bring_back(node)
+            with suppress(OSError):  # a folder that is renamed at this moment
+                for node in looks.found():
+                    if time.monotonic() >= self._troubles[node.name].due:
+                        self._bring_back(node)
 
     def _bring_back(self, node: PostgresNode) -> None:
         trouble = self._troubles[node.name]

@@ -48,7 +48,8 @@ unit. Lists are paged by keyset: follow `next_cursor`, or `Link` with `rel="next
 Whatever is not 2xx or 3xx is `application/problem+json` (RFC 9457). An unknown path is 404; a method that a
 path does not take is 405, with `Allow`.
 
-An answer to a write carries `Consistency-Token`; a later request that carries it sees that write.
+An answer to a write carries `Consistency-Token`; a later request that carries it sees that write, and so does one with
+the same session token or merchant key. An answer to a read carries it where the request did and the read has seen more.
 """
 
 
@@ -181,8 +182,14 @@ def _responses(endpoint: Endpoint) -> dict[str, Json]:
 
 
 def _success(endpoint: Endpoint, status: int) -> Json:
-    headers = ["X-Request-Id", "X-Served-By", "Server-Timing", "RateLimit-Policy", "RateLimit"]
-    headers += ["Consistency-Token"] if endpoint.writes else []
+    headers = [
+        "X-Request-Id",
+        "X-Served-By",
+        "Server-Timing",
+        "RateLimit-Policy",
+        "RateLimit",
+        "Consistency-Token",
+    ]
     headers += endpoint.answer_headers
     response: Json = {
         "description": HTTPStatus(status).phrase,

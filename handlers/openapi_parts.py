@@ -104,7 +104,7 @@ PARAMETERS: dict[str, Json] = {
     "If-None-Match": _header_in("If-None-Match", "An `ETag`: answer 304 if the thing still is that version."),
     "Consistency-Token": _header_in(
         "Consistency-Token",
-        "Of an earlier answer: this request sees that write. Opaque; a cookie does as well.",
+        "Of an earlier answer: this request sees what that one wrote or saw. Opaque; a cookie does as well.",
     ),
     "X-Request-Id": _header_in(
         "X-Request-Id",
@@ -126,7 +126,9 @@ HEADERS: dict[str, Json] = {
     "X-Served-By": _header_out("The node that answered, such as `shard-1-b`; `cache` where none was asked."),
     "X-Cache": _header_out("What the cache did.", enum=["hit", "miss", "bypass"]),
     "Server-Timing": _header_out("Where the time went, in ms: `route`, `pool`, `db`, `cache`, `lock`."),
-    "Consistency-Token": _header_out("Send it with a later request, and that one sees this write. Opaque."),
+    "Consistency-Token": _header_out(
+        "Send it with a later request, and that one sees what this one wrote or saw. Opaque."
+    ),
     "Location": _header_out("The path of what was made.", required=True, format="uri-reference"),
     "ETag": _header_out("This version of the thing."),
     "Link": _header_out('The next page: `<...>; rel="next"`.'),

@@ -109,11 +109,11 @@ def _authenticate(
 
 def _see_earlier_writes(scope: Scope, marketplace: Marketplace) -> None:
     scope.encode_positions = marketplace.tokens.encode
-    header, cookie = request.headers.get(TOKEN_HEADER), request.cookies.get(TOKEN_HEADER)
-    if header or cookie:
-        decode = marketplace.tokens.decode
-        scope.positions = merge(decode(cookie), decode(header))
-        scope.carries_token = bool(scope.positions)
+    # A client may hold more than one cookie of a name, for different paths or hosts: all that it has seen counts.
+    for text in (*request.cookies.getlist(TOKEN_HEADER), request.headers.get(TOKEN_HEADER)):
+        if text:
+            scope.positions = merge(scope.positions, marketplace.tokens.decode(text))
+    scope.carries_token = bool(scope.positions)
     bearer = request.headers.get("Authorization", "")[7:]
     if bearer.startswith(REMEMBERED):
         scope.credential = bearer.strip()

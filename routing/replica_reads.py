@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 import metrics
-from errors import Unavailable
+from errors import NodeUnavailable, Unavailable
 from pools.flight import flight
 from pools.registry import PoolRegistry
 from routing.exchange import exchange
@@ -64,7 +64,8 @@ class ReplicaReads:
     ) -> list[Row] | None:
         """The query's rows from a replica that has all that the request must see; None where none of them has.
 
-        A replica that fails is passed over for another one. Raises `Unavailable` where the second failed too.
+        A replica that fails is passed over for another one. Raises `Unavailable` where the second failed too. One that
+        was not even asked, because its pool refused, has not failed: where all refuse, the primary is left.
         `wait_seconds`: how long to wait for a replica to get there, if not as long as usual.
         """
         patience_ms = self._patience_ms if wait_seconds is None else round(wait_seconds * 1000)
@@ -74,16 +75,14 @@ class ReplicaReads:
         wanted = self._wanted(scope, state.lineage)
         if wanted is None:
             return None
-        candidates = dict(state.replicas)
-        for attempt in range(1, ATTEMPTS + 1):
-            replica = self._choose(candidates, wanted)
-            if replica is None:
-                return None
+        candidates, failures = dict(state.replicas), 0
+        while (replica := self._choose(candidates, wanted)) is not None:
             try:
                 return self._ask(scope, state, replica, (wanted, patience_ms), (query, parameters))
             except Unavailable as error:
                 metrics.count_replica_read(replica.name, "failed")
-                if attempt == ATTEMPTS:
+                failures += not isinstance(error, NodeUnavailable)
+                if failures == ATTEMPTS:
                     raise
                 logger.info("%s did not answer a read: %s", replica.name, error)
                 del candidates[replica.name]
@@ -114,7 +113,7 @@ class ReplicaReads:
             if replica.lsn >= wanted or replica.lag_seconds <= HOPEFUL_LAG_SECONDS
         ]
         free = [name for name in able if self._pools.has_free(name)]
-        chosen = self._turns.choose(free or able)
+        chosen = self._turns.choose(able, free)
         return candidates[chosen] if chosen is not None else None
 
     def _ask(

@@ -14,7 +14,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Any
 from uuid import UUID
 
@@ -49,6 +49,8 @@ BEGIN, COMMIT = "BEGIN", "COMMIT"
 PROMOTION_SECONDS = 5.0
 # How often it looks whether it may pass again, should nobody be promoted in the end.
 GATE_SECONDS = 0.1
+# And how soon it asks a pool again that has no connection to the next primary yet.
+REFUSED_SECONDS = 0.02
 # How long a read waits for a replica while no primary answers.
 WITHOUT_PRIMARY_SECONDS = 0.5
 # Lost writes that were reported, so that each is reported once by a worker, however often its token comes.
@@ -269,6 +271,8 @@ class Router:
                 # Nothing was sent. Behind a shut gate it only means that the next one is not there yet.
                 if monotonic() >= give_up:
                     raise
+                # Its pool refuses at once while it connects: without a pause this loop would keep it from that.
+                sleep(REFUSED_SECONDS)
             self._await_primary_after(shard, shut_by)
 
     def _await_primary_after(self, shard: str, timeline: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+
+# More would have a node that was busy for long flooded when it is free again.
+DEBT = 20
 
 
 class Turns:
@@ -18,16 +21,18 @@ class Turns:
         self._weights = weights
         self._credits: dict[str, int] = {}
 
-    def choose(self, names: Iterable[str]) -> str | None:
-        """One of the names; None where there is none."""
-        total, chosen = 0, None
-        best = 0
+    def choose(self, names: Collection[str], free: Collection[str] = ()) -> str | None:
+        """One of the names, of those that are free if any is; None where there is no name at all.
+
+        Who is passed over because it was busy is owed its turns, up to about `DEBT` of them.
+        """
+        credits = self._credits
+        total = 0
         for name in names:
             weight = self._weights.get(name, 1)
             total += weight
-            credit = self._credits[name] = self._credits.get(name, 0) + weight
-            if chosen is None or credit > best:
-                chosen, best = name, credit
+            credits[name] = min(credits.get(name, 0) + weight, DEBT * weight)
+        chosen = max(free or names, key=credits.__getitem__, default=None)
         if chosen is not None:
-            self._credits[chosen] -= total
+            credits[chosen] = max(credits[chosen] - total, -DEBT * self._weights.get(chosen, 1))
         return chosen

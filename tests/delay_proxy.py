@@ -4,7 +4,8 @@
 
 takes connections at each first port and leads them to the second; each direction is delayed on its own, so a round
 trip costs twice as much. It delays and does not throttle: what was sent together arrives together. Prints a line
-when it listens; ends with SIGTERM, or when its standard input, if that is a pipe, is closed.
+when it listens, and the round trips so far whenever a line is written to its standard input; ends with SIGTERM, or when
+its standard input, if that is a pipe, is closed.
 """
 
 from __future__ import annotations
@@ -15,18 +16,24 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 HOST = "127.0.0.1"
 _CHUNK = 65536
 
+Line = asyncio.Queue[tuple[float, bytes]]  # when it is due, and what
+
 
 class DelayProxy:
-    """Leads each connection to `target` and hands on what comes, `delay_seconds` after it came."""
+    """Leads each connection to `target` and hands on what comes, `delay_seconds` after it came.
+
+    `round_trips` counts how often a client spoke after it had been answered, on all connections.
+    """
 
     def __init__(self, target: int, delay_seconds: float) -> None:
         self._target = target
         self._delay_seconds = delay_seconds
+        self.round_trips = 0
 
     async def listen(self, port: int) -> asyncio.Server:
         return await asyncio.start_server(self._serve, HOST, port)
@@ -39,25 +46,40 @@ class DelayProxy:
             return
         for stream in (writer, onward[1]):
             stream.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.gather(self._lead(reader, onward[1]), self._lead(onward[0], writer))
+        waits = False  # for an answer
+
+        def asked() -> None:
+            nonlocal waits
+            self.round_trips += not waits
+            waits = True
+
+        def answered() -> None:
+            nonlocal waits
+            waits = False
+
+        await asyncio.gather(self._lead(reader, onward[1], asked), self._lead(onward[0], writer, answered))
         for stream in (writer, onward[1]):
             stream.close()
 
-    async def _lead(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _lead(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, heard: Callable[[], None]
+    ) -> None:
         # What came before still waits while more is taken: a delay, not a turnstile.
-        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        await asyncio.gather(self._take(source, line), self._hand_on(line, sink))
+        line: Line = asyncio.Queue()
+        await asyncio.gather(self._take(source, line, heard), self._hand_on(line, sink))
 
-    async def _take(self, source: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _take(self, source: asyncio.StreamReader, line: Line, heard: Callable[[], None]) -> None:
         loop, received = asyncio.get_running_loop(), b"-"
         while received:  # an empty one last: the connection's end is delayed as well
             try:
                 received = await source.read(_CHUNK)
             except ConnectionError:
                 received = b""
+            if received:
+                heard()
             line.put_nowait((loop.time() + self._delay_seconds, received))
 
-    async def _hand_on(self, line: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter) -> None:
+    async def _hand_on(self, line: Line, sink: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due, received = await line.get()
@@ -72,13 +94,17 @@ class DelayProxy:
 
 async def serve(routes: Sequence[tuple[int, int]], delay_seconds: float) -> None:
     """Until the process ends. Routes are (port to listen at, port to lead to)."""
-    servers = [await DelayProxy(target, delay_seconds).listen(port) for port, target in routes]
+    proxies = [DelayProxy(target, delay_seconds) for _, target in routes]
+    servers = [await proxy.listen(port) for proxy, (port, _) in zip(proxies, routes, strict=True)]
     print(f"listening at {', '.join(str(port) for port, _ in routes)}", flush=True)
-    loop = asyncio.get_running_loop()
-    if stat.S_ISFIFO(
-        os.fstat(sys.stdin.fileno()).st_mode
-    ):  # whoever started this is to take it along when it ends
-        loop.add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), _CHUNK) or os._exit(0))
+
+    def told() -> None:
+        if not os.read(sys.stdin.fileno(), _CHUNK):
+            os._exit(0)  # whoever started this has ended
+        print(sum(proxy.round_trips for proxy in proxies), flush=True)
+
+    if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), told)
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 

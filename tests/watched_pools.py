@@ -1,4 +1,4 @@
-"""A worker's pools with the sampler that tells them what the nodes are: what `operations/marketplace.py` puts together."""
+"""A worker's pools with the sampler that tells them what the nodes are, as `operations/marketplace.py` has them."""
 
 from __future__ import annotations
 

@@ -97,14 +97,15 @@ def test_a_primary_that_was_killed_and_failed_over_comes_back_by_itself(place: P
         ]
 
 
-def test_an_old_primary_that_a_person_starts_is_found_and_comes_back(place: Place) -> None:
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_old_primary_that_runs_on_comes_back_whoever_started_it(place: Place, recorded: bool) -> None:
     with shard_of(place) as shard:
         place.write(1)
         shard.signal(A, signal.SIGSTOP)
         shard.promote(B)
         wait_until(lambda: shard.heard("is frozen"))
-        record = place.layout.records / f"{A}.json"
-        record.unlink()  # as if nobody of this cluster had started it
+        if not recorded:
+            (place.layout.records / f"{A}.json").unlink()
         shard.signal(A, signal.SIGCONT)
         wait_until(lambda: shard.follows(A, B))
         assert not shard.heard("has died")

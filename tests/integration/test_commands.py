@@ -21,7 +21,14 @@ from tests.cluster_fixtures import Databases, fresh_databases
 from tests.commandline import assert_refused, flask, flask_process, frozen
 
 NODES = [f"shard-{number}-{letter}" for number in (0, 1) for letter in "abc"]
-COMMANDS = (["shards", "status"], ["shards", "migrate"], ["flags", "list"], ["flags", "set"], ["seed"])
+COMMANDS = (
+    ["shards", "status"],
+    ["shards", "migrate"],
+    ["shards", "failover"],
+    ["flags", "list"],
+    ["flags", "set"],
+    ["seed"],
+)
 
 
 @pytest.fixture
@@ -64,7 +71,15 @@ def test_help_needs_no_cluster(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["shards", "status"], ["shards", "migrate"], ["flags", "list"], ["seed"]], ids=" ".join
+    "command",
+    [
+        ["shards", "status"],
+        ["shards", "migrate"],
+        ["shards", "failover", "shard-0"],
+        ["flags", "list"],
+        ["seed"],
+    ],
+    ids=" ".join,
 )
 def test_a_missing_setting_is_named_in_one_line(command: list[str]) -> None:
     assert_refused(flask_process(None, *command), "CATALOG_DSN", "make up")
@@ -75,6 +90,7 @@ def test_a_missing_setting_is_named_in_one_line(command: list[str]) -> None:
     [
         ["shards", "status"],
         ["shards", "migrate"],
+        ["shards", "failover", "shard-0"],
         ["flags", "list"],
         ["flags", "set", "sharding", "on"],
         ["seed"],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import psutil
 import psycopg
 import pytest
 
-from devcluster.processes import start_mark
+from devcluster.cluster import Cluster
+from devcluster.processes import Process, start_mark
 from tests.cluster_fixtures import Databases, running_cluster
 
 
@@ -70,3 +72,9 @@ def test_a_server_that_was_killed_and_started_again_leaves_no_zombie() -> None:
         assert start_mark(first) is None
         cluster.start_server("redis")
     assert not psutil.pid_exists(first)
+
+
+def test_a_process_that_leads_no_group_is_killed_too(cluster: Cluster) -> None:
+    with subprocess.Popen(["sleep", "600"]) as child:
+        process = Process("sleep", "postgres", child.pid, start_mark(child.pid) or "")
+        assert cluster.launcher.stop([process], [(signal.SIGKILL, 30.0)]) == []

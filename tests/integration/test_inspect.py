@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from psycopg.rows import dict_row
 
 import sql
 from tests.cluster_fixtures import Databases
+from tests.commandline import flask
 
 INSPECT = sql.FOLDER / "inspect"
 STORE = "0190b2c0-0000-7000-8000-000000000001"
@@ -82,16 +84,47 @@ def test_each_file_says_what_is_bad(path: Path) -> None:
 def test_replication_shows_senders_on_the_primary_and_the_receiver_on_a_replica(
     databases: Databases, primary: psycopg.Connection[tuple[Any, ...]], replica: str
 ) -> None:
-    senders, slots, server = paste("replication", databases.dsn("shard-0", administrator=True))
+    senders, slots, [server], _ = paste("replication", databases.dsn("shard-0", administrator=True))
     assert len(senders) == 2
     assert {sender["state"] for sender in senders} == {"streaming"}
     assert all(sender["replay_lag_bytes"] >= 0 for sender in senders)
     assert sum(slot["active"] for slot in slots) == 2
-    assert server[0]["role"] == "primary"
-    _, _, server = paste("replication", replica)
-    assert server[0]["role"] == "replica"
-    assert server[0]["receiver"].startswith("streaming from ")
-    assert server[0]["replay_lag_bytes"] is not None
+    assert (server["role"], server["receiver_timeline"]) == ("primary", None)
+    _, _, [server], _ = paste("replication", replica)
+    assert server["role"] == "replica"
+    assert server["receiver"].startswith("streaming from ")
+    assert server["receiver_timeline"] == server["newest_timeline_heard"]
+    assert server["received"] >= server["replayed"]
+    assert server["replay_lag_bytes"] is not None
+
+
+def test_replication_tells_the_same_of_each_node_as_shards_status(
+    databases: Databases, primary: psycopg.Connection[tuple[Any, ...]], replica: str
+) -> None:
+    document = json.loads(flask(databases.settings, "shards", "status", "--json").stdout)
+    for node in document["shards"][0]["nodes"]:
+        dsn = psycopg.conninfo.make_conninfo(node["dsn"], dbname=databases.settings.database_name)
+        _, _, [server], _ = paste("replication", dsn)
+        assert (server["role"], server["timeline"]) == (node["role"], node["timeline"])
+        assert position(server["lsn"]) >= position(node["lsn"])  # it was asked later
+
+
+def test_replication_shows_a_gate_that_is_shut(
+    databases: Databases, primary: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    shut = "INSERT INTO closed_timelines VALUES (1, now()), (7, now() + interval '1 hour')"
+    with primary.transaction():
+        primary.execute("SET LOCAL synchronous_commit = local")
+        primary.execute(shut)
+    _, _, _, gates = paste("replication", databases.dsn("shard-0", administrator=True))
+    assert [(gate["timeline"], gate["shut"]) for gate in gates] == [(1, False), (7, True)]
+    assert 3500 < gates[1]["opens_in_seconds"] <= 3600
+    primary.execute("DELETE FROM closed_timelines")
+
+
+def position(lsn: str) -> int:
+    high, _, low = lsn.partition("/")
+    return int(high, 16) << 32 | int(low, 16)
 
 
 def test_locks_shows_who_blocks_whom(

@@ -97,6 +97,12 @@ def test_a_token_that_was_handed_on_stands_for_all_that_its_bearers_wrote(script
     assert script.rules() == [("stale-read", (0, 2))]
 
 
+def test_of_two_tokens_the_one_that_stands_for_more_counts(script: Script) -> None:
+    older, newer = script.change(2, 200), script.change(3, 300)
+    script.read(2, 200, carried=(newer.number, older.number))
+    assert script.rules() == [("stale-read", (1, 2))]
+
+
 def test_who_carries_nothing_may_read_old_versions(script: Script) -> None:
     script.change(2, 200)
     script.read(2, 200)

@@ -30,6 +30,9 @@ class Registry:
     def states(self):
         return {n: Of(role=r, healthy=h, replay_lag_bytes=b) for n, (r, h, b) in self._states.items()}
 
+def refresh(registry):
+    metrics.refresh(registry, registry.states())
+
 for line in sys.stdin:
     result = eval(line)
     sys.stdout.write(result.decode() if isinstance(result, bytes) else "")
@@ -103,7 +106,7 @@ def test_counters_add_up_over_workers_and_outlive_a_killed_one(tmp_path: Path) -
 def test_pools_are_summed_over_the_living_workers(tmp_path: Path) -> None:
     with workers(tmp_path, 2) as (first, second):
         for worker, waiting in ((first, 1), (second, 4)):
-            worker.run(f"metrics.refresh(Registry({{'shard-0-primary': (10, 7, {waiting})}}, {{}}))")
+            worker.run(f"refresh(Registry({{'shard-0-primary': (10, 7, {waiting})}}, {{}}))")
         figures = first.figures()
         assert figures['pool_connections{pool="shard-0-primary",state="available"}'] == 14
         assert figures['pool_connections{pool="shard-0-primary",state="in_use"}'] == 6
@@ -115,8 +118,8 @@ def test_pools_are_summed_over_the_living_workers(tmp_path: Path) -> None:
 
 def test_lag_is_the_latest_look_and_a_node_is_up_only_if_all_see_it_so(tmp_path: Path) -> None:
     with workers(tmp_path, 2) as (first, second):
-        first.run("metrics.refresh(Registry({}, {'shard-0-b': ('replica', True, 4096)}))")
-        second.run("metrics.refresh(Registry({}, {'shard-0-b': ('replica', False, 512)}))")
+        first.run("refresh(Registry({}, {'shard-0-b': ('replica', True, 4096)}))")
+        second.run("refresh(Registry({}, {'shard-0-b': ('replica', False, 512)}))")
         figures = first.figures()
         assert figures['replica_lag_bytes{node="shard-0-b"}'] == 512
         assert figures['node_up{node="shard-0-b"}'] == 0
@@ -124,14 +127,14 @@ def test_lag_is_the_latest_look_and_a_node_is_up_only_if_all_see_it_so(tmp_path:
 
 def test_what_is_unknown_or_gone_has_no_figure(tmp_path: Path) -> None:
     with workers(tmp_path, 1) as (worker,):
-        worker.run("metrics.refresh(Registry({'shard-1-b': (2, 2, 0)}, {'shard-1-b': ('replica', True, 7)}))")
+        worker.run("refresh(Registry({'shard-1-b': (2, 2, 0)}, {'shard-1-b': ('replica', True, 7)}))")
         assert worker.figures()['replica_lag_bytes{node="shard-1-b"}'] == 7
-        worker.run("metrics.refresh(Registry({}, {'shard-1-b': ('replica', False, None)}))")
+        worker.run("refresh(Registry({}, {'shard-1-b': ('replica', False, None)}))")
         figures = worker.figures()
         assert 'replica_lag_bytes{node="shard-1-b"}' not in figures
         assert figures['node_up{node="shard-1-b"}'] == 0
         assert not [name for name in figures if name.startswith("pool_")]
-        worker.run("metrics.refresh(Registry({}, {}))")
+        worker.run("refresh(Registry({}, {}))")
         assert not [name for name in worker.figures() if name.startswith("node_up")]
 
 

@@ -40,6 +40,21 @@ def test_a_node_that_was_away_is_not_made_to_catch_up() -> None:
     assert Counter(turns.choose(["b", "c"]) for _ in range(10)) == {"b": 5, "c": 5}
 
 
+def test_a_busy_node_is_passed_over_and_owed_its_turns() -> None:
+    turns = Turns({})
+
+    assert [turns.choose(["b", "c"], free=["c"]) for _ in range(3)] == ["c", "c", "c"]
+    assert Counter(turns.choose(["b", "c"]) for _ in range(3)) == {"b": 3}
+
+
+def test_a_node_that_was_busy_for_long_is_not_flooded() -> None:
+    turns = Turns({})
+    for _ in range(1000):
+        turns.choose(["b", "c"], free=["c"])
+
+    assert Counter(turns.choose(["b", "c"]) for _ in range(100))["b"] <= 75
+
+
 def test_of_nobody_nobody_is_chosen() -> None:
     assert Turns({}).choose([]) is None
 

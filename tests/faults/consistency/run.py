@@ -23,8 +23,6 @@ from tests.shard_servers import Servers, running_servers, until
 
 # Operations of the sessions when the last fault is over.
 TAIL = 100
-# What a request waits for a server that is frozen or gone; shorter makes more of them in a run.
-DEADLINE_SECONDS = 2.0
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def under_test() -> Iterator[tuple[Servers, Service]]:
     with (
         running_servers(replicas=2) as servers,
         fresh_databases(servers.cluster) as databases,
-        serving(databases.settings, statement_timeout_seconds=DEADLINE_SECONDS) as service,
+        serving(databases.settings) as service,
     ):
         switch_on(service, "read_replicas")
         yield servers, service

@@ -1,0 +1,136 @@
+"""A service far from PostgreSQL: every node behind a proxy that delays, and a catalog that leads through them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+import config
+from bench.servers import Servers, wait_for
+from bench.wire import DroppedError, Wire
+from pools.node import Node
+from routing.catalog import Catalog, NewShard
+from sql import CATALOG_MIGRATIONS
+from sql.migrate import Target, migrate
+
+HOST = "127.0.0.1"
+CATALOG = "slow_network_catalog"
+# As sql/bootstrap/database.sql has it.
+_GRANTS = """
+GRANT USAGE ON SCHEMA public TO app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON ROUTINES TO app;
+"""
+
+
+class Proxies:
+    """`ports`: node → the port of its proxy."""
+
+    def __init__(self, ports: dict[str, int], process: subprocess.Popen[str]) -> None:
+        self.ports = ports
+        self._process = process
+
+    def round_trips(self) -> int:
+        """So far, through all of them."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("?\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@contextmanager
+def proxies(servers: Servers, round_trip_ms: float) -> Iterator[Proxies]:
+    targets = {node: conninfo_to_dict(servers.conninfo(node))["port"] for node in servers.nodes}
+    ports = {node: free_port() for node in servers.nodes}
+    routes = [f"{ports[node]}:{targets[node]}" for node in servers.nodes]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.delay_proxy", "--delay-ms", str(round_trip_ms / 2), *routes],
+        cwd=config.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline().startswith("listening"):
+            raise SystemExit("the proxy does not listen")
+        yield Proxies(ports, process)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+@contextmanager
+def catalog(servers: Servers, ports: dict[str, int]) -> Iterator[str]:
+    """A catalog of its own that names the proxies instead of the nodes; its DSN for the service."""
+    home = servers.primary(servers.shards[0])
+    direct = servers.conninfo(home, dbname=CATALOG)
+    drop = f"DROP DATABASE IF EXISTS {CATALOG} WITH (FORCE)"
+    servers.sql(home, drop)
+    servers.sql(home, f"CREATE DATABASE {CATALOG}")
+    try:
+        with psycopg.connect(direct, autocommit=True) as connection:
+            connection.execute(_GRANTS)
+        for outcome in migrate([Target("catalog", direct)], CATALOG_MIGRATIONS):
+            if outcome.error:
+                raise SystemExit(f"{CATALOG}: {outcome.error}")
+        shards = [
+            NewShard(shard, 1.0, [Node(node, shard, HOST, ports[node]) for node in servers.of_shard(shard)])
+            for shard in servers.shards
+        ]
+        Catalog(lambda: psycopg.connect(direct, autocommit=True)).register_shards(shards)
+        through = [ports[node] for node in servers.of_shard(servers.shards[0])]
+        hosts, numbers = ",".join(HOST for _ in through), ",".join(map(str, through))
+        yield make_conninfo(config.load().catalog_dsn, host=hosts, port=numbers, dbname=CATALOG)
+    finally:
+        servers.sql(home, drop)
+
+
+@contextmanager
+def service(catalog_dsn: str) -> Iterator[str]:
+    """gunicorn with this catalog on a free port; its address."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        values = {"CATALOG_DSN": catalog_dsn, "PORT": str(port), "METRICS_DIR": str(Path(folder) / "metrics")}
+        with log.open("w") as output:
+            process = _start(values, output)
+        try:
+            address = f"{HOST}:{port}"
+            wait_for(lambda: process.poll() is not None or _is_ready(address), "the service is ready")
+            if process.poll() is not None:
+                raise SystemExit(f"the service did not start:\n{log.read_text()}")
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _start(values: dict[str, str], output: IO[str]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "VAR": str(config.load().var), **values}
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:create_app()"]
+    return subprocess.Popen(command, cwd=config.ROOT, env=environment, stdout=output, stderr=output)
+
+
+def _is_ready(address: str) -> bool:
+    with suppress(DroppedError), Wire(address) as wire:
+        return wire.request("GET", "/readyz").good
+    return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
