@@ -54,6 +54,9 @@ def main() -> None:
             lease = held.enter_context(market.locks.hold(orders.lock_names(buyer, key, of_cart=False)))
             assert lease is not None
             leases.append(lease)
+        # A process that has just started does not know the servers' clocks yet.
+        while any(market.replay.shard(shard).primary is None for shard in market.router.shards()):
+            time.sleep(_POLL_SECONDS)
         print("held", flush=True)
         sys.stdin.readline()
         for key, lease in zip(keys, leases, strict=True):

@@ -101,6 +101,8 @@ class LockNode:
         self._idle: deque[Line] = deque(maxlen=KEPT_LINES)
         self.name = f"{settings.get('host')}:{settings.get('port')}"
         self.away = False
+        self._error: BaseException | None = None
+        self._told = False  # that it is away
 
     def take(self) -> Line | None:
         """A connection nobody else uses meanwhile; None where the server is away."""
@@ -119,7 +121,8 @@ class LockNode:
             said = [self._ask(connection, "INFO", section) for section in ("server", "memory")]
         except (redis.RedisError, OSError) as error:
             connection.disconnect()
-            self.lost(error)
+            self._error = error
+            self.lost()
             return None
         except BaseException:  # a greenlet that was killed, too: half a handshake is no connection
             connection.disconnect()
@@ -135,11 +138,9 @@ class LockNode:
                 line
             )  # the latest is taken first, so that no more are kept than are used at one time
 
-    def lost(self, error: BaseException) -> None:
+    def lost(self) -> None:
         """It does not answer, or cannot be reached: away, until a probe finds it."""
-        if not self.away:
-            self.away = True
-            logger.warning("lock node %s is away: %s", self.name, error)
+        self.away = True
         self.forget_lines()
 
     def forget_lines(self) -> None:
@@ -148,11 +149,18 @@ class LockNode:
             self._idle.pop().close()
 
     def probe(self) -> None:
-        """Where it is away, look whether it is back."""
-        if self.away and (line := self.open()) is not None:
+        """Where it is away, look whether it is back. Who was only slow for a moment is not worth a line in the log."""
+        if not self.away:
+            return
+        line = self.open()
+        if line is None and not self._told:
+            logger.warning("lock node %s is away: %s", self.name, self._error)
+        elif line is not None:
             self.away = False
-            logger.warning("lock node %s answers again", self.name)
             self.give_back(line)
+            if self._told:
+                logger.warning("lock node %s answers again", self.name)
+        self._told = line is None
 
     @staticmethod
     def _ask(connection: Any, *command: str) -> Any:
@@ -206,13 +214,13 @@ class Talk:
                 reply = self._line.read(seconds)
             except redis.TimeoutError:
                 return None
-            except (redis.ConnectionError, OSError) as error:
+            except (redis.ConnectionError, OSError):
                 # The server was restarted, or closes idle connections: what it had not answered, it did not do, or
                 # has forgotten, or will be asked again to no harm.
                 self._close()
                 self.node.forget_lines()
                 if not fresh_lines or self._said is None:
-                    self.node.lost(error)
+                    self.node.lost()
                     return None
                 fresh_lines -= 1
                 self._line = self.node.open()
@@ -233,7 +241,7 @@ class Talk:
         """Wait no longer: the server is away. What was sent stays sent, in its order."""
         if self.waits():
             self._close()
-            self.node.lost(TimeoutError("no answer"))
+            self.node.lost()
 
     def _say_again(self) -> None:
         assert self._said is not None

@@ -105,6 +105,7 @@ class Marketplace:
         self.maps.close()
         self.replay.stop()
         self.pools.close()
+        self.locks.close()
 
     def _follow(self, states: Mapping[str, NodeState]) -> None:
         self.pools.follow(states)
