@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ import ids
 import sql
 from config import Settings
 from ephemeral.client import connect
+from ephemeral.locks import Lease
 from ephemeral.round_trip import RoundTrips
 from errors import NotFound
 from pools.node import Node
@@ -79,12 +81,19 @@ def new_store(router: Router, maps: MapCache, store_id: uuid.UUID | None = None)
     return store_id, scope.route.shard
 
 
-def add_product(router: Router, maps: MapCache, store_id: uuid.UUID, *, scope: Scope | None = None) -> Scope:
+def add_product(
+    router: Router,
+    maps: MapCache,
+    store_id: uuid.UUID,
+    *,
+    scope: Scope | None = None,
+    lease: Lease | None = None,
+) -> Scope:
     scope = scope or Scope(maps.current().flags)
     product_id = ids.new_id()
     values: dict[str, Any] = {"title": "Mug", "description": "", "price": 1, "stock": 1, "attributes": "{}"}
     values |= {"product_id": product_id, "created_at": ids.timestamp(product_id)}
-    assert router.write(scope, store_id, CREATE_PRODUCT, values) is not None
+    assert router.write(scope, store_id, CREATE_PRODUCT, values, lease) is not None
     return scope
 
 
@@ -270,6 +279,8 @@ def test_a_read_and_a_write_are_one_round_trip_each(databases: Databases) -> Non
             return min(found)
 
         assert counted(lambda: add_product(router, maps, store_id)) == 1
+        lease = Lease([], NEVER, [], monotonic())
+        assert counted(lambda: add_product(router, maps, store_id, lease=lease)) == 1
         assert counted(lambda: router.read(Scope(maps.current().flags), store_id, READ_STORE, {})) == 1
     for each in proxies.values():
         each.close()
