@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import psycopg
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 # A promotion that an earlier run asked for: it replays what the replica has received, and no more.
 _PROMOTION_SECONDS = 10.0
+_FORGET_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 
 
@@ -70,13 +72,14 @@ class Group:
             promoting = server.seen.in_recovery and (
                 server.seen.promoting or (server.seen.marked and not server.resume())
             )
-            if promoting and not until(
-                lambda server=server: not server.look().in_recovery,  # type: ignore[misc]
-                _PROMOTION_SECONDS,
-            ):
-                raise Failure(
-                    f"{server.name} is being promoted, and still is after {_PROMOTION_SECONDS:.0f} s"
-                )
+            if promoting and not until(partial(_is_promoted, server), _PROMOTION_SECONDS):
+                raise Failure(f"{server.name} is still being promoted after {_PROMOTION_SECONDS:.0f} s")
+
+    def forget_followers(self, servers: Sequence[Server]) -> None:
+        """Have replicas keep no WAL for siblings that followed them, as soon as those have gone."""
+        for server in servers:
+            with suppress(psycopg.Error, StatementDeadline):
+                until(partial(server.forget_followers, self.slots(server)), _FORGET_SECONDS)
 
     def primary(self) -> Server | None:
         """Of those that accept writes the one on the newest timeline, if no replica is on a newer one still."""
@@ -122,6 +125,10 @@ class Group:
         if len(identifiers) > 1:
             said = ", ".join(f"{server.name} {server.seen.system_identifier}" for server in self.servers)
             raise Failure(f"the nodes of {self.shard} are not copies of one another: {said}")
+
+
+def _is_promoted(server: Server) -> bool:
+    return not server.look().in_recovery
 
 
 def each(servers: Sequence[Server], act: Callable[[Server], T]) -> list[T]:

@@ -245,9 +245,7 @@ class Handover:
                 self._report(
                     f"{one.name} could not be put back, which the next run will do: {error_text(error)}"
                 )
-        for one in touched:
-            with suppress(psycopg.Error, StatementDeadline):
-                until(lambda one=one: one.forget_followers(self.group.slots(one)), 1.0)  # type: ignore[misc]
+        self.group.forget_followers(touched)
         if self.primary:
             with suppress(psycopg.Error, StatementDeadline):
                 self.primary.open_gate()

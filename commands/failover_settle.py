@@ -40,9 +40,7 @@ def settle(group: Group, new: Server, report: Report) -> None:
         _end(old, report)
     for one in attached:
         _let_find_the_next(group, new, one)
-    for one in others:
-        with suppress(psycopg.Error, StatementDeadline):
-            until(lambda one=one: one.forget_followers(group.slots(one)), 1.0)  # type: ignore[misc]
+    group.forget_followers(others)
     checkpoint.join(_CHECKPOINT_SECONDS)
     new.reset()
 

@@ -120,7 +120,11 @@ class PoolRegistry:
         connection = ShardConnection.connect(conninfo, autocommit=True)
         connection.node = connection.subject = node.name
         connection.deadline_seconds = SAMPLE_DEADLINE_SECONDS
-        connection.identify()
+        try:
+            connection.identify()
+        except BaseException:
+            connection.abandon()
+            raise
         return connection
 
     def follow(self, states: Mapping[str, NodeState]) -> None:

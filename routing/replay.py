@@ -53,7 +53,8 @@ class Replica:
 class ShardState:
     """One shard as of one round. `primary` is the node on the newest timeline, while it answers.
 
-    `replicas` are those that may be read; there are `nodes` in all, the primary included.
+    `replicas` are those that may be read; there are `nodes` in all, the primary included. `confirmed` is known while
+    the primary is gone for certain: no commit was acknowledged that lies behind it, or can be.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ShardState:
     primary: NodeState | None = None
     replicas: Mapping[str, Replica] = field(default_factory=dict)
     nodes: int = 0
+    confirmed: int | None = None
 
 
 class ReplayPositions:
@@ -86,6 +88,7 @@ class ReplayPositions:
         self._links: dict[str, Link] = {}
         self._ends: dict[str, LogEnd] = {}
         self._lineages: dict[str, Lineage] = {}
+        self._waits: dict[str, bool] = {}  # whether the shard's commits waited for a replica, when last seen
         self._states: dict[str, NodeState] = {}
         self._shards: dict[str, ShardState] = {}
         self._round = threading.Condition()
@@ -220,7 +223,10 @@ class ReplayPositions:
                     readable[name] = Replica(
                         name, sample.timeline, sample.lsn, sample.asked_at, lag[1] or 0.0
                     )
-        return ShardState(shard, now, lineage, states[primary] if primary else None, readable, len(links))
+        confirmed = None if primary else self._confirmed(shard, links, samples)
+        return ShardState(
+            shard, now, lineage, states[primary] if primary else None, readable, len(links), confirmed
+        )
 
     def _follow(self, shard: str, links: Sequence[Link]) -> Lineage | None:
         """The shard's lineage: of the newest timeline that any of its nodes is on."""
@@ -233,8 +239,12 @@ class ReplayPositions:
             if sample.timeline == 1:
                 lineage = Lineage(sample.system_identifier, 1)
             elif sample.timeline in link.histories:
-                text = link.histories[sample.timeline]
-                lineage = Lineage.parse(sample.system_identifier, sample.timeline, text)
+                try:
+                    text = link.histories.pop(sample.timeline)
+                    lineage = Lineage.parse(sample.system_identifier, sample.timeline, text)
+                except ValueError as error:
+                    # Another node may have the file; until one has, nobody's position on this timeline is believed.
+                    logger.warning("%s cannot tell its history: %s", link.node.name, error)
             elif sample.timeline > 1:
                 link.wanted_history = sample.timeline
         if lineage is not None and lineage is not self._lineages.get(shard):
@@ -257,12 +267,26 @@ class ReplayPositions:
         """
         end = self._ends.setdefault(shard, LogEnd())
         if primary is not None:
+            self._waits[shard] = samples[primary].waits
             end.record(samples[primary].lsn, now)
         else:
             replicas = [sample for sample in samples.values() if sample.in_recovery]
             if replicas and len(replicas) >= len(links) - 1:
                 end.record(max(max(sample.lsn, sample.received or 0) for sample in replicas), now)
         return end
+
+    def _confirmed(self, shard: str, links: Sequence[Link], samples: Mapping[str, Sample]) -> int | None:
+        """Behind which position nothing was acknowledged: the most that any replica has received.
+
+        Known where commits waited for a replica, every node but one is heard of, and all of these are replicas that
+        nobody sends to: so nothing can be acknowledged any more either, but by a primary of a newer timeline.
+        """
+        alone = [
+            sample for sample in samples.values() if sample.in_recovery and sample.newest_timeline is not None
+        ]
+        if not self._waits.get(shard) or len(alone) < max(1, len(links) - 1):
+            return None
+        return max(max(sample.lsn, sample.received or 0) for sample in alone)
 
     def _may_be_read(self, state: NodeState, lineage: Lineage | None) -> bool:
         if lineage is None or state.replay_lag_bytes is None or state.replay_lag_seconds is None:

@@ -75,10 +75,19 @@ class ReplicaReads:
         wanted = self._wanted(scope, state.lineage)
         if wanted is None:
             return None
+        if state.confirmed is not None:
+            # A token's position may lie behind its commit, where others' were that never left the primary.
+            wanted = min(wanted, state.confirmed)
         candidates, failures = dict(state.replicas), 0
         while (replica := self._choose(candidates, wanted)) is not None:
             try:
-                return self._ask(scope, state, replica, (wanted, patience_ms), (query, parameters))
+                rows = self._ask(scope, state, replica, (wanted, patience_ms), (query, parameters))
+                if rows is not None:
+                    return rows
+                # Behind. Of the others only one that is there for certain is worth asking, and better than the primary:
+                # a replica may show a commit a moment before its primary does, which waits for it to be confirmed.
+                candidates = {name: other for name, other in candidates.items() if other.lsn >= wanted}
+                candidates.pop(replica.name, None)
             except Unavailable as error:
                 metrics.count_replica_read(replica.name, "failed")
                 failures += not isinstance(error, NodeUnavailable)

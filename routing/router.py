@@ -88,7 +88,7 @@ class Router:
             assert scope.route is not None
             values = {**parameters, "store_id": store_id}
             rows = self._read_on(scope, scope.route.shard, query, values)
-            if not rows and query.role == "replica":
+            if not rows and query.role == "replica" and scope.flags.read_replicas:
                 rows = self._read_primary(scope, scope.route.shard, query, values)
             if rows:
                 return rows[0]
@@ -113,6 +113,8 @@ class Router:
         for last in (False, True):
             epoch = self._route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
+            assert scope.route is not None
+            self._look_for_lost_writes(scope, scope.route.shard)
             try:
                 return self._write_past_gate(
                     scope, (FENCE, fence), (query, {**parameters, "store_id": store_id}), lease

@@ -44,9 +44,10 @@ class Sample:
     timeline: int
     lsn: int
     received: int | None
-    newest_timeline: int | None
+    newest_timeline: int | None  # asked of a replica without a WAL receiver only
     transaction_age: float | None
-    clock_ahead_us: int
+    waits: bool  # a primary's commits wait for a replica
+    clock_ahead_us: int = 0
 
 
 class Link:
@@ -132,7 +133,7 @@ class Link:
             self.histories[self._asked_history] = None if text is None else text.decode()
             self.wanted_history = None
             return
-        in_recovery, timeline, lsn, received, newest, age, clock_us = values
+        in_recovery, timeline, lsn, received, newest, age, waits, clock_us = values
         if lsn is None:
             return  # a standby that has not replayed anything yet
         self.sample = Sample(
@@ -144,6 +145,7 @@ class Link:
             None if received is None else int(received),
             None if newest is None else int(newest),
             None if age is None else float(age),
+            waits == b"t",
             int(clock_us or 0) - int(monotonic() * 1e6),
         )
         self._failures = 0
@@ -164,11 +166,14 @@ class Link:
         return 1 if int(newest) == 1 else 0
 
     def _connect(self) -> None:
+        connection: ShardConnection | None = None
         try:
             connection = self._connect_to(self.node)
             connection.execute(f"PREPARE sample AS {SAMPLE.text}")
             connection.execute(f"PREPARE history (integer) AS {HISTORY.text.replace('%(timeline)s', '$1')}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
+            if connection is not None:
+                connection.abandon()
             self._failed(error)
         else:
             if self._closed:

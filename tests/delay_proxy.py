@@ -17,6 +17,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 HOST = "127.0.0.1"
 _CHUNK = 65536
@@ -87,7 +88,8 @@ class DelayProxy:
             if sink.is_closing():
                 return
             if not received:
-                sink.write_eof()
+                with suppress(OSError):  # reset by the other side meanwhile
+                    sink.write_eof()
                 return
             sink.write(received)
 

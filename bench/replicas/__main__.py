@@ -16,6 +16,7 @@ leave your own data out of the data folder it is used on (VAR).
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -37,6 +38,8 @@ PROGRAMS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    # What was started is stopped and what was changed is put back, also when this is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     module = next(module for name, module, _ in PROGRAMS if name == options.program)
     run: Callable[[Servers, argparse.Namespace], bool] = getattr(
         import_module(f"bench.replicas.{module}"), options.program
