@@ -279,6 +279,9 @@ def test_a_read_and_a_write_are_one_round_trip_each(databases: Databases) -> Non
             return min(found)
 
         assert counted(lambda: add_product(router, maps, store_id)) == 1
+        eventually(
+            lambda: router._replay.shard(shard).primary is not None
+        )  # whose clock a lease is checked by
         lease = Lease([], NEVER, [], monotonic())
         assert counted(lambda: add_product(router, maps, store_id, lease=lease)) == 1
         assert counted(lambda: router.read(Scope(maps.current().flags), store_id, READ_STORE, {})) == 1
