@@ -220,7 +220,6 @@ class CountingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.round_trips = 0
-        self._client_spoke = False
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -231,17 +230,23 @@ class CountingProxy:
             except OSError:
                 return
             server = socket.create_connection(self._target)
-            threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
+            # Of each connection by itself: a sample that is under way must not hide a request's turn.
+            spoke = threading.Event()
+            threading.Thread(target=self._pass, args=(client, server, spoke, True), daemon=True).start()
+            threading.Thread(target=self._pass, args=(server, client, spoke, False), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
+    def _pass(
+        self, source: socket.socket, sink: socket.socket, client_spoke: threading.Event, from_client: bool
+    ) -> None:
         while True:
             try:
                 data = source.recv(65536)
                 with self._lock:
-                    if from_client and not self._client_spoke:
+                    if not from_client:
+                        client_spoke.clear()
+                    elif not client_spoke.is_set():
                         self.round_trips += 1
-                    self._client_spoke = from_client
+                        client_spoke.set()
                 sink.sendall(data)
             except OSError:
                 data = b""
