@@ -86,6 +86,8 @@ class Settings:
     cache_ttl_seconds: float = 1.5
     # The Redis-compatible server's memory above which nothing more is cached.
     cache_max_bytes: int = 256 * 1024 * 1024
+    # How long an order's lock outlives a worker that died with it; what runs longer extends it.
+    lock_ttl_seconds: float = 5.0
 
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14
@@ -164,6 +166,10 @@ def _check(settings: Settings) -> None:
     parse_networks("TRUSTED_PROXIES", settings.trusted_proxies)
     for whom in ("session", "key", "address", "store"):
         parse_quota(f"RATE_LIMIT_{whom.upper()}", getattr(settings, f"rate_limit_{whom}"))
+    if settings.lock_ttl_seconds < 1:
+        raise ConfigurationError(
+            "LOCK_TTL_SECONDS must be 1 or more: a lock is looked after four times a second"
+        )
     if settings.position_ttl_seconds <= settings.replica_max_lag_seconds:
         raise ConfigurationError(
             "POSITION_TTL_SECONDS must be longer than REPLICA_MAX_LAG_SECONDS: what is forgotten is replayed by then"

@@ -34,6 +34,12 @@ class StaleEpoch(MarketplaceError):
     retryable = True
 
 
+class LeaseOver(MarketplaceError):
+    """The shard refused a write under a lock that may be another's by now, and did nothing: ask for the lock anew."""
+
+    retryable = True
+
+
 class ApiError(MarketplaceError):
     """An answer that is not 2xx. `type` is the problem type's slug, `about:blank` where the status says it all."""
 

@@ -33,6 +33,3 @@ class Flags:
 
 
 NAMES = tuple(field.name for field in fields(Flags))
-
-# Layers that exist in this version. Setting another one on is refused in plain words instead of doing nothing.
-BUILT = frozenset({"sharding", "read_replicas", "redis_cache", "rate_limit"})

@@ -104,9 +104,18 @@ _limiter_decisions = Counter(
     registry=_registry,
 )
 
+_locks = Counter(
+    "lock_requests_total",
+    "Locks asked for by what came of it: held, taken (by another), split (between several), unavailable (no quorum "
+    "of servers), lost (over before the write).",
+    ["outcome"],
+    registry=_registry,
+)
+
 # Made now, so that a scrape shows each of them at 0 before its first event.
 _cache = {name: _cache_requests.labels(name) for name in ("hit", "miss", "bypass")}
 _limiter = {name: _limiter_decisions.labels(name) for name in ("allowed", "limited", "unavailable")}
+_lock = {name: _locks.labels(name) for name in ("held", "taken", "split", "unavailable", "lost")}
 
 # `labels()` builds and hashes a tuple under a lock; a request finds its two children here instead.
 _bound: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -184,6 +193,11 @@ def count_forgotten_write() -> None:
 def count_limiter(decision: str) -> None:
     """Count one decision of the limiter: "allowed", "limited" or "unavailable"."""
     _limiter[decision].inc()
+
+
+def count_lock(outcome: str) -> None:
+    """Count one lock asked for: "held", "taken", "split" or "unavailable"; "lost" where it was over too early."""
+    _lock[outcome].inc()
 
 
 _pools_seen: set[str] = set()

@@ -8,7 +8,6 @@ import click
 
 from commands.cluster import open_cluster
 from commands.terminal import plain_errors, print_table
-from flags import BUILT, NAMES
 from operations.flags import set_flag
 
 
@@ -21,15 +20,12 @@ def flags_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The document of GET /v1/admin/flags.")
 @plain_errors
 def list_command(as_json: bool) -> None:
-    """Print each flag and whether it is on; a layer that this version has not built says so."""
+    """Print each flag and whether it is on."""
     flags = open_cluster().snapshot().flags.as_dict()
     if as_json:
         click.echo(json.dumps(flags))
         return
-    notes = {name: "" if name in BUILT else "not built in this version" for name in NAMES}
-    print_table(
-        ("flag", "state", ""), [(name, "on" if flags[name] else "off", notes[name]) for name in NAMES]
-    )
+    print_table(("flag", "state"), [(name, "on" if enabled else "off") for name, enabled in flags.items()])
 
 
 @flags_group.command("set")

@@ -131,7 +131,9 @@ HEADERS: dict[str, Json] = {
     ),
     "X-Served-By": _header_out("The node that answered, such as `shard-1-b`; `cache` where none was asked."),
     "X-Cache": _header_out("What the cache did.", enum=["hit", "miss", "bypass"]),
-    "Server-Timing": _header_out("Where the time went, in ms: `limit`, `session`, `route`, `pool`, `db`, `cache`, `lock`."),
+    "Server-Timing": _header_out(
+        "Where the time went, in ms: `limit`, `session`, `route`, `pool`, `db`, `cache`, `lock`."
+    ),
     "Consistency-Token": _header_out(
         "Send it with a later request, and that one sees what this one wrote or saw. Opaque."
     ),

@@ -25,7 +25,8 @@ PROBLEMS = {
     "empty-cart": "The cart that was to be checked out is empty.",
     "insufficient-stock": "There is too little of a product; `lines` names each such product and what there is.",
     "invalid-transition": "The order's status does not allow this step.",
-    "request-in-progress": "The first request with this `Idempotency-Key` is still running; repeat this one later.",
+    "request-in-progress": "The first request with this `Idempotency-Key`, or another checkout of this cart, is still "
+    "running; repeat this one later.",
     "unknown-product": "A product of the order is not there; `lines` names each such product.",
     "idempotency-key-reused": "This `Idempotency-Key` was used with another body; take a new one.",
     TooManyRequests.type: "A quota is used up until `Retry-After`, and nothing was done; `violated-policies` names "

@@ -57,8 +57,9 @@ def place_order(call: Call, store_id: UUID) -> Answer:
         parts.reads,
         parts.router,
         parts.carts,
+        parts.locks,
         call.scope,
-        call.credential,
+        buyer=call.credential,
         key=orders.IdempotencyKey(
             key=_idempotency_key(call),
             # Of the body as it was understood: white space and the order of fields are no other body.

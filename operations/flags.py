@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from errors import Conflict, NotFound
-from flags import BUILT, NAMES
+from errors import NotFound
+from flags import NAMES
 from routing.catalog import Catalog, load, turn_sharding_off, turn_sharding_on
 
 StoresOf = Callable[[str], Sequence[UUID]]  # a shard's name -> the stores that live there, read afresh
@@ -16,13 +16,10 @@ def set_flag(catalog: Catalog, name: str, enabled: bool, stores_of: StoresOf) ->
     """Set one flag in the catalog; workers follow within a second. Setting it to what it is changes nothing.
 
     `stores_of` is asked for the flag `sharding` only, while the map is locked. Raises `NotFound` for an
-    unknown name, `Conflict` where the layer is not built in this version, or where stores live on other
-    shards than the first while `sharding` is to go off.
+    unknown name, `Conflict` where stores live on other shards than the first while `sharding` is to go off.
     """
     if name not in NAMES:
         raise NotFound(f"There is no flag {name}. The flags are: {', '.join(NAMES)}.")
-    if enabled and name not in BUILT:
-        raise Conflict(f"The layer {name} is not built in this version: the flag stays off.")
     if name != "sharding":
         catalog.set_flag(name, enabled)
         return

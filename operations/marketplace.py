@@ -13,6 +13,7 @@ from ephemeral.cache import Cache
 from ephemeral.carts import Carts
 from ephemeral.client import connect
 from ephemeral.limiter import Limiter
+from ephemeral.locks import TEND_SECONDS, Locks
 from ephemeral.round_trip import RoundTrips
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
@@ -58,6 +59,7 @@ class Marketplace:
         # One for all that the request's path asks that server: who finds it away spares the others.
         self.redis = RoundTrips(connect(settings.redis_url))
         self.limiter = Limiter(self.redis, settings.workers)
+        self.locks = Locks(settings.lock_urls, settings.lock_ttl_seconds)
         self.pools = PoolRegistry(settings)
         sources = [
             lambda: self.pools.catalog().connection(),
@@ -102,6 +104,7 @@ class Marketplace:
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)
         self._every(SWEEP_SECONDS, self._housekeeping.sweep)
         self._every(WEIGH_SECONDS, self._weigh_cache)
+        self._every(TEND_SECONDS, self.locks.tend)
         self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools, self.replay.states()))
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
 
@@ -112,6 +115,7 @@ class Marketplace:
         self.replay.stop()
         self.redis.close()
         self.pools.close()
+        self.locks.close()
 
     def _follow(self, states: Mapping[str, NodeState]) -> None:
         self.pools.follow(states)

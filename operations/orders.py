@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 import psycopg
 
 import ids
+import metrics
 import sql
 from ephemeral.carts import Cart, Carts, SessionUnmarkedError
 from ephemeral.client import EphemeralUnavailable
+from ephemeral.locks import Lease, Locks, LockTakenError
 from errors import (
     EmptyCart,
     IdempotencyKeyReused,
     InsufficientStock,
     InvalidTransition,
+    LeaseOver,
     NotFound,
     RequestInProgress,
     Unauthorized,
@@ -44,6 +48,12 @@ CANCEL_ORDER = sql.query("cancel_order")
 ALLOWED_FROM = {"paid": ["pending"], "fulfilled": ["paid"]}
 # With a replay the stock was taken before; whoever took it may not have lived to say so.
 PLACED = ("placed", "replayed")
+
+
+_EMPTY = {
+    "no-items": "The cart is empty.",
+    "checked-out": "The cart was checked out already, by a request with another Idempotency-Key.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +84,67 @@ def place_order(
     reads: CachedReads,
     router: Router,
     carts: Carts,
+    locks: Locks,
     scope: Scope,
-    buyer: Credential,
     *,
+    buyer: Credential,
     key: IdempotencyKey,
     lines: Sequence[Line] | None,
 ) -> PlacedOrder:
     """Place an order of these lines, or of the cart where `lines` is None.
 
-    Whether the key was used before is looked up by the same statement that places the order, so the cart is read
-    first; where it cannot be, or is empty, a first answer is replayed all the same.
+    With the flag `distributed_locks`, one who comes while another request with this key, or another checkout of this
+    cart, is running is turned away before the database is asked. Where the lock is not to be had it goes on without:
+    that no order is placed twice is the work of two unique keys (`idempotency_keys`), with the lock or without.
 
     Raises `EmptyCart`, `InsufficientStock` or `UnknownProduct` with the lines, `RequestInProgress` while the first
-    request with this key still runs, `IdempotencyKeyReused`, and what reading a cart raises.
+    request with this key or cart still runs, `IdempotencyKeyReused`, and what reading a cart raises.
+    """
+    names = lock_names(buyer, key, of_cart=lines is None)
+    if scope.flags.distributed_locks:
+        for _ in range(2):
+            # A lease that is over may be another's by now, who does this very work. Nothing was written: ask anew.
+            with suppress(LeaseOver), _locked(locks, scope, names) as lease:
+                return place_once(reads, router, carts, scope, buyer=buyer, key=key, lines=lines, lease=lease)
+            metrics.count_lock("lost")
+    return place_once(reads, router, carts, scope, buyer=buyer, key=key, lines=lines)
+
+
+def lock_names(buyer: Credential, key: IdempotencyKey, *, of_cart: bool) -> list[str]:
+    """Locks of the key and, for a checkout, of the cart. One hash tag, for they are taken together."""
+    tag = f"lock:{{{buyer.store_id}:{buyer.shopper_id or buyer.id}}}"
+    # Of a hash: a key is the client's own text, of any length up to 255.
+    digest = hashlib.blake2b(key.key.encode(), digest_size=16).hexdigest()
+    names = [f"{tag}:key:{buyer.id}:{digest}"]
+    return [*names, f"{tag}:cart"] if of_cart and buyer.kind == "session" else names
+
+
+@contextmanager
+def _locked(locks: Locks, scope: Scope, names: Sequence[str]) -> Iterator[Lease | None]:
+    with ExitStack() as stack:
+        try:
+            with scope.timed("lock"):
+                lease = stack.enter_context(locks.hold(names))
+        except LockTakenError:
+            raise _in_progress() from None
+        yield lease
+
+
+def place_once(
+    reads: CachedReads,
+    router: Router,
+    carts: Carts,
+    scope: Scope,
+    *,
+    buyer: Credential,
+    key: IdempotencyKey,
+    lines: Sequence[Line] | None,
+    lease: Lease | None = None,
+) -> PlacedOrder:
+    """One attempt, under this lease if there is one; `LeaseOver` where it did not last.
+
+    Whether the key was used before is looked up by the same statement that places the order, so the cart is read
+    first; where it cannot be, or is empty, a first answer is replayed all the same.
     """
     cart, cart_error = (None, None) if lines is not None else _cart_of(router, carts, scope, buyer)
     if lines is None:
@@ -111,10 +169,14 @@ def place_order(
     }
     change = Change(product_ids)
     with reads.changing(scope, buyer.store_id, change):
-        outcome, document, placed_id, cart_version, short = _place(router, scope, buyer.store_id, parameters)
+        row = _place(router, scope, buyer.store_id, parameters, lease)
+        outcome, document, placed_id, cart_version, short = row
         change.happened = outcome in PLACED
     if outcome == "no-items" and cart_error is not None:
         raise cart_error
+    if outcome == "checked-out" and cart is not None:
+        # Its first checkout could not clear it, or is about to.
+        _clear_checked_out(carts, buyer, cart.version)
     if outcome not in PLACED:
         raise _refusal(outcome, short)
     if cart_version is not None:
@@ -196,13 +258,15 @@ def _cart_of(
         return None, error
 
 
-def _place(router: Router, scope: Scope, store_id: UUID, parameters: Mapping[str, object]) -> Row:
+def _place(
+    router: Router, scope: Scope, store_id: UUID, parameters: Mapping[str, object], lease: Lease | None
+) -> Row:
     try:
-        row = router.write(scope, store_id, PLACE_ORDER, parameters)
+        row = router.write(scope, store_id, PLACE_ORDER, parameters, lease)
     except psycopg.errors.UniqueViolation:
-        # The first request with this key committed after this statement's snapshot was taken, and let the key go
-        # before this one took it. Nothing of this one is left; now the first one's answer is to be seen.
-        row = router.write(scope, store_id, PLACE_ORDER, parameters)
+        # The first request with this key, or of this cart, committed after this statement's snapshot was taken, and let
+        # go before this one took it. Nothing of this one is left; now the first one's answer is to be seen.
+        row = router.write(scope, store_id, PLACE_ORDER, parameters, lease)
     assert row is not None
     return row
 
@@ -217,13 +281,11 @@ def _refusal(outcome: str, short: str | None) -> Exception:
     if outcome == "revoked":
         return _signed_out()
     if outcome == "in-progress":
-        return RequestInProgress(
-            "The first request with this Idempotency-Key is still running.", retry_after_seconds=1
-        )
+        return _in_progress()
     if outcome == "key-reused":
         return IdempotencyKeyReused("This Idempotency-Key was used with another body.")
-    if outcome == "no-items":
-        return EmptyCart("The cart is empty.")
+    if outcome in _EMPTY:
+        return EmptyCart(_EMPTY[outcome])
     lines = json.loads(short or "[]")
     unknown = [{"product_id": line["product_id"]} for line in lines if line["available"] is None]
     if unknown:
@@ -233,3 +295,10 @@ def _refusal(outcome: str, short: str | None) -> Exception:
 
 def _signed_out() -> Unauthorized:
     return Unauthorized("The session was signed out.")
+
+
+def _in_progress() -> RequestInProgress:
+    return RequestInProgress(
+        "The first request with this Idempotency-Key, or another checkout of this cart, is still running.",
+        retry_after_seconds=1,
+    )

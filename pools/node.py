@@ -25,7 +25,8 @@ class NodeState:
     `replay_lag_*` are 0 on a primary, and None where they are not known. `timeline` is 0 where a replica cannot say
     which one it follows. `lsn` is a byte position: what a replica has replayed, what a primary has flushed; it is a
     lower bound from `sampled_at` on, a moment of this process's monotonic clock. `received` is what a replica has of
-    the log, replayed or not.
+    the log, replayed or not. `clock_ahead_us` is how far a primary's clock is ahead of this process's monotonic clock,
+    at least.
     """
 
     name: str
@@ -38,3 +39,4 @@ class NodeState:
     lsn: int = 0
     received: int = 0
     sampled_at: float = float("-inf")
+    clock_ahead_us: int = 0

@@ -8,13 +8,14 @@ from time import perf_counter
 
 import psycopg
 
-from errors import CommitInDoubt, StaleEpoch, StatementDeadline, Unavailable
+from errors import CommitInDoubt, LeaseOver, StaleEpoch, StatementDeadline, Unavailable
 from pools.connection import ShardConnection
 from pools.pool import NodePool
 from routing.scope import Scope
 
 STALE_EPOCH = "SE001"  # raised by fence_store()
 GATE_SHUT = "SE002"  # raised by enter_gate()
+LEASE_OVER = "SE003"  # raised by check_lease()
 
 # Answers that mean "not now": the server gave the statement up, and rolled it back. On a replica the first is also
 # what a read gets that stands in the way of replay.
@@ -63,6 +64,8 @@ def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) 
             raise StaleEpoch(str(scope.route)) from error
         if error.sqlstate == GATE_SHUT:
             raise GateShutError(f"{shard} takes no writes now.", retry_after_seconds=1) from error
+        if error.sqlstate == LEASE_OVER:
+            raise LeaseOver(str(scope.route)) from error
         if error.sqlstate is None:  # not the server's word: libpq says so where the end came inside a flight
             raise _lost(shard, writes=writes) from error
         raise

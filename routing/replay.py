@@ -320,6 +320,7 @@ def _primary_state(name: str, sample: Sample, *, is_newest: bool) -> NodeState:
         lsn=sample.lsn,
         received=sample.lsn,
         sampled_at=sample.asked_at,
+        clock_ahead_us=sample.clock_ahead_us,
     )
     if not is_newest:
         return known

@@ -1,7 +1,7 @@
 """Which shard answers, which of its nodes, and the flights there: one network round trip a statement.
 
     read     statement, on a replica that has what the reader must see, else on the primary
-    write    BEGIN, gate and fence, statement, COMMIT, position: all sent before the first answer is awaited
+    write    BEGIN, gate and fence, statement, lease, COMMIT, position: all sent before the first answer is awaited
 
 A write is never sent twice by itself: where its connection breaks after it was sent, it is in doubt and the client is
 told so. Only one that was refused at the gate or the fence, so that nothing was done, is sent again. A read is tried
@@ -22,7 +22,8 @@ from uuid import UUID
 import psycopg
 
 import metrics
-from errors import NodeUnavailable, NotFound, StaleEpoch, Unavailable
+from ephemeral.locks import Lease
+from errors import LeaseOver, NodeUnavailable, NotFound, StaleEpoch, Unavailable
 from pools.connection import ShardConnection
 from pools.flight import flight
 from pools.registry import PoolRegistry
@@ -41,6 +42,7 @@ logger = logging.getLogger("routing")
 
 GATE = named("enter_gate")
 FENCE = named("fence_store")
+LEASE = named("check_lease")
 POSITION = named("read_position")
 QUIET = named("no_write_in_progress")
 PING = named("ping")
@@ -101,11 +103,19 @@ class Router:
                 break
         raise NotFound("There is no such store.")
 
-    def write(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row | None:
+    def write(
+        self,
+        scope: Scope,
+        store_id: UUID,
+        query: Query,
+        parameters: Mapping[str, Any],
+        lease: Lease | None = None,
+    ) -> Row | None:
         """The one row, or None, of a write in a store, committed.
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
-        again, once. Raises `NotFound` where there is no such store, `CommitInDoubt` where nobody can know.
+        again, once. Raises `NotFound` where there is no such store, `CommitInDoubt` where nobody can know, and where
+        the write depends on a lease `LeaseOver` unless that still held when all else was done.
         """
         for last in (False, True):
             epoch = self.route(scope, store_id)
@@ -114,7 +124,7 @@ class Router:
             self._look_for_lost_writes(scope, scope.route.shard)
             try:
                 return self._write_past_gate(
-                    scope, (FENCE, fence), (query, {**parameters, "store_id": store_id})
+                    scope, (FENCE, fence), (query, {**parameters, "store_id": store_id}), lease
                 )
             except StaleEpoch:
                 if last or not self._moved_on(scope):
@@ -280,6 +290,7 @@ class Router:
         scope: Scope,
         fence: tuple[Query, Mapping[str, Any]],
         write: tuple[Query, Mapping[str, Any]],
+        lease: Lease | None = None,
     ) -> Row | None:
         """The write; while another node is being promoted it waits for that, and is then sent there."""
         assert scope.route is not None
@@ -287,7 +298,7 @@ class Router:
         follow_until, give_up, shut_by = monotonic() + FOLLOW_SECONDS, 0.0, 0
         while True:
             try:
-                return self._flight(scope, shard, fence, write)
+                return self._flight(scope, shard, fence, write, lease)
             except GateShutError:
                 if not give_up:
                     give_up = monotonic() + PROMOTION_SECONDS
@@ -321,14 +332,18 @@ class Router:
         shard: str,
         fence: tuple[Query, Mapping[str, Any]],
         write: tuple[Query, Mapping[str, Any]],
+        lease: Lease | None,
     ) -> Row | None:
         query, parameters = write
         with exchange(scope, self._pools.primary(shard), shard, writes=True) as connection:
             result, position = connection.cursor(), connection.cursor()
+            lasts = self._fencing_number(shard, lease) if lease is not None else None
             with flight(connection):
                 connection.execute(BEGIN, prepare=True)
                 connection.execute(fence[0].text, fence[1], prepare=True)
                 result.execute(query.text, parameters, prepare=True)
+                if lasts is not None:
+                    connection.execute(LEASE.text, lasts, prepare=True)
                 connection.phase = "commit"
                 connection.execute(COMMIT, prepare=True)
                 # Runs after the commit, so its position lies behind every record of this write.
@@ -340,6 +355,21 @@ class Router:
         scope.reached(scope.written)
         scope.wrote = True
         return row
+
+    def _fencing_number(self, shard: str, lease: Lease) -> Mapping[str, int]:
+        """When the lease began by the clock of the server that will check it, as of its last sample.
+
+        Two holders of one lock, the second of whom got it because the first one's lease ran out, have rising numbers.
+        Raises `LeaseOver` where the clock is not known: then nothing could be checked.
+        """
+        primary = self._replay.shard(shard).primary
+        if primary is None:
+            raise LeaseOver(f"the clock of {shard} is not known")
+        return {
+            "timeline": primary.timeline,
+            "number": int(lease.since * 1e6) + primary.clock_ahead_us,
+            "lasts_us": int(lease.seconds * 1e6),
+        }
 
 
 def _read_bounded(

@@ -31,7 +31,12 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a node said. `lsn` and `received` are positions, or None where a replica has none yet."""
+    """What a node said. `lsn` and `received` are positions, or None where a replica has none yet.
+
+    `clock_ahead_us`: its clock less this process's monotonic clock, in microseconds. Read here after it was read there,
+    so it is never too much: however late the answer was heard, a moment of ours translated by it is one that its clock
+    had passed by then.
+    """
 
     system_identifier: int
     asked_at: float  # of the monotonic clock: what it says was so then or later
@@ -42,6 +47,7 @@ class Sample:
     newest_timeline: int | None  # asked of a replica without a WAL receiver only
     transaction_age: float | None
     waits: bool  # a primary's commits wait for a replica
+    clock_ahead_us: int = 0
 
 
 class Link:
@@ -127,7 +133,7 @@ class Link:
             self.histories[self._asked_history] = None if text is None else text.decode()
             self.wanted_history = None
             return
-        in_recovery, timeline, lsn, received, newest, age, waits = values
+        in_recovery, timeline, lsn, received, newest, age, waits, clock_us = values
         if lsn is None:
             return  # a standby that has not replayed anything yet
         self.sample = Sample(
@@ -140,6 +146,7 @@ class Link:
             None if newest is None else int(newest),
             None if age is None else float(age),
             waits == b"t",
+            int(clock_us or 0) - int(monotonic() * 1e6),
         )
         self._failures = 0
 

@@ -11,6 +11,12 @@ SELECT fence_store(%(store_id)s, %(epoch)s);
 -- As fence_store, for a write that has no store to fence yet: refused (SE002) while another node is being promoted.
 SELECT enter_gate();
 
+-- name: check_lease
+-- role: primary
+-- returns: one
+-- Last in the transaction of a write under a lock: refuses it (SE003) where the lock's lease is over. See the function.
+SELECT check_lease(%(timeline)s::integer, %(number)s::bigint, %(lasts_us)s::bigint);
+
 -- name: read_position
 -- role: primary
 -- returns: one

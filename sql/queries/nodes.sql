@@ -3,7 +3,8 @@
 -- returns: one
 -- Where a node stands, whatever its role: in recovery or not, its position (node_position), what it has received, the
 -- newest timeline it has heard of where it has no WAL receiver to say which it follows, how old, in seconds, the last
--- transaction is that it replayed, and whether commits would wait for a replica. Touches no table.
+-- transaction is that it replayed, whether commits would wait for a replica, and its clock in microseconds. Touches no
+-- table.
 SELECT
     here.position[4],
     here.position[1],
@@ -11,7 +12,8 @@ SELECT
     (pg_last_wal_receive_lsn() - '0/0'::pg_lsn)::bigint,
     CASE WHEN here.position[1] = 0 THEN newest_timeline() END,
     extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8,
-    current_setting('synchronous_standby_names') <> ''
+    current_setting('synchronous_standby_names') <> '',
+    clock_us()
 FROM node_position() AS here (position);
 
 -- name: await_replay

@@ -4,16 +4,23 @@
 -- One order, whole: its idempotency key, the stock of every line, the order, its lines and the answer's own bytes, in
 -- one statement and one commit. products_pkey and idempotency_keys_pkey serve it.
 --
--- The steps, from top to bottom. `claim` takes the key for this transaction without waiting: whoever finds it taken
--- meets a first request that is still running. `earlier` is the answer that was given before. `locked` takes the
+-- The steps, from top to bottom. `claim` takes the key, and the cart, for this transaction without waiting: whoever
+-- finds either taken meets a first request that is still running. `earlier` is the answer that was given before. A cart
+-- that another key checked out, as it stands, is not checked out again (idempotency_keys_cart). `locked` takes the
 -- products' rows in the order of their ids, so that no two orders wait for each other in a circle, and sees each as
 -- the last commit left it. `short` are the lines that cannot be had; only where there is none, the rest is written.
 --
--- outcome: placed, replayed, key-reused, in-progress, revoked, no-items, short.
+-- outcome: placed, replayed, key-reused, in-progress, revoked, no-items, checked-out, short.
 WITH claim AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(
-        hashtextextended(concat_ws('/', %(store_id)s::uuid, %(credential_id)s::uuid, %(key)s::text), 0)
-    ) AS won
+    SELECT CASE
+        WHEN NOT pg_try_advisory_xact_lock(
+            hashtextextended(concat_ws('/', %(store_id)s::uuid, %(credential_id)s::uuid, %(key)s::text), 0)
+        ) THEN false
+        WHEN %(cart_version)s::text <> '' THEN pg_try_advisory_xact_lock(
+            hashtextextended(concat_ws('/', 'cart', %(store_id)s::uuid, %(cart_version)s::text), 0)
+        )
+        ELSE true
+    END AS won
 ), earlier AS MATERIALIZED (
     SELECT k.response, k.cart_version, k.order_id, k.fingerprint = %(fingerprint)s AS same_body
     FROM idempotency_keys AS k
@@ -27,6 +34,10 @@ WITH claim AS MATERIALIZED (
         WHEN EXISTS (SELECT FROM earlier) THEN 'key-reused'
         WHEN NOT (SELECT won FROM claim) THEN 'in-progress'
         WHEN cardinality(%(product_ids)s::uuid[]) = 0 THEN 'no-items'
+        WHEN %(cart_version)s::text <> '' AND EXISTS (
+            SELECT FROM idempotency_keys AS c
+            WHERE c.store_id = %(store_id)s AND c.cart_version = %(cart_version)s::text AND c.cart_version <> ''
+        ) THEN 'checked-out'
         ELSE 'go'
     END AS outcome
 ), wanted AS (

@@ -123,16 +123,6 @@ def test_sharding_cannot_go_off_while_stores_live_elsewhere(service: Service) ->
     shop.product()
 
 
-def test_a_layer_that_is_not_built_cannot_be_switched_on(service: Service) -> None:
-    from flags import BUILT  # noqa: PLC0415 - what is built grows; the rest has to be refused plainly
-
-    asked = operator(service)
-    for name in set(FLAGS) - BUILT:
-        problem = refused(asked.put(f"/v1/admin/flags/{name}", json={"enabled": True}), 409)
-        assert name in problem["detail"]
-        assert ok(asked.get("/v1/admin/flags"))[name] is False
-
-
 def test_no_store_is_lost_that_is_made_while_sharding_is_turned(cluster: Cluster) -> None:
     """Each was acknowledged, so each is found, by every worker, wherever the map of that moment put it."""
     with fresh_databases(cluster) as databases, serving(databases.settings) as service:

@@ -1,22 +1,64 @@
-"""Orders that meet: the same one forty times, a hundred buyers for one unit, many lines in every order."""
+"""Orders that meet: the same one forty times, a hundred buyers for one unit, many lines in every order, one cart.
+
+With locks, without, and with every lock server dead or frozen: what comes of it is the same.
+"""
 
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import psycopg
 import pytest
 import requests
 
-from tests.cluster_fixtures import Databases, Service
-from tests.shop import Caller, Shop, ok, refused
+from tests.cluster_fixtures import Databases, Service, serving
+from tests.shop import Caller, Shop, eventually, ok, operator, refused
+from tests.valkey_server import running_valkey
 
 T = TypeVar("T")
+
+
+@pytest.fixture(scope="module", params=["off", "on", "away"], ids=lambda locks: f"locks-{locks}")
+def service(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Service]:
+    """A service of this module's own: a flag is everyone's."""
+    settings = databases.settings
+    with ExitStack() as running:
+        if request.param == "away":
+            servers = [running.enter_context(running_valkey()) for _ in range(3)]
+            settings = replace(settings, lock_urls=",".join(server.url for server in servers))
+            servers[0].kill()
+            for server in servers[1:]:
+                running.enter_context(server.frozen())
+        service = running.enter_context(serving(settings))
+        asked, enabled = [operator(service) for _ in range(12)], request.param != "off"
+        ok(asked[0].put("/v1/admin/flags/distributed_locks", json={"enabled": enabled}))
+        eventually(
+            lambda: all(ok(each.get("/v1/admin/flags"))["distributed_locks"] is enabled for each in asked)
+        )
+        if request.param == "on":
+            eventually(lambda: locks_asked(Shop.create(service))["held"] > 0)
+        yield service
+
+
+def locks_asked(shop: Shop) -> Counter[str]:
+    """What came of one order's locks, by the service's own count."""
+
+    def count() -> Counter[str]:
+        text = operator(shop.service).get("/metrics").text
+        found = re.findall(r'^lock_requests_total\{outcome="(\w+)"\} ([0-9.]+)$', text, re.MULTILINE)
+        return Counter({outcome: int(float(number)) for outcome, number in found})
+
+    before = count()
+    ok(shop.place_order(shop.merchant, [(shop.product(), 1)]), 201)
+    return count() - before
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +97,19 @@ def order(
     headers = {"Authorization": f"Bearer {buyer.token}", "Idempotency-Key": key}
     url = f"{shop.service.base_url}{shop.path}/orders"
     return lambda http: http.post(url, json=body, headers=headers, timeout=60)
+
+
+def checkout(shop: Shop, buyer: Caller, key: str) -> Callable[[requests.Session], requests.Response]:
+    headers = {"Authorization": f"Bearer {buyer.token}", "Idempotency-Key": key}
+    url = f"{shop.service.base_url}{shop.path}/orders"
+    return lambda http: http.post(url, json={}, headers=headers, timeout=60)
+
+
+def test_the_layer_does_what_its_flag_says(shop: Shop, request: pytest.FixtureRequest) -> None:
+    """Asked of the service's own count, so that the tests below are about what they say they are."""
+    asked = locks_asked(shop)
+    expected = {"locks-off": {}, "locks-on": {"held": 1}}
+    assert asked == expected.get(request.node.callspec.id, {"unavailable": 1})
 
 
 def test_forty_times_the_same_order_at_once_is_one_order(
@@ -126,6 +181,29 @@ def test_a_thousand_orders_of_several_lines_sell_what_there_was(
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         ).fetchone() or (None,)
     assert deadlocks == 0
+
+
+def test_one_cart_is_checked_out_once_by_forty_with_keys_of_their_own(
+    shop: Shop, crowd: Callable[..., list[requests.Response]]
+) -> None:
+    """Whoever comes meanwhile is told to come back, who comes later that the cart is empty."""
+    carts = 20
+    mug = shop.product(stock=10**6)
+    for number in range(carts):
+        guest = shop.guest()
+        shop.put_in_cart(guest, mug, 2)
+        answers = crowd([checkout(shop, guest, f"click-{number}-{tab}") for tab in range(40)])
+        statuses = Counter(answer.status_code for answer in answers)
+        assert statuses == {201: 1, 409: 39}
+        for answer in answers:
+            if answer.status_code == 409:
+                kind = answer.json()["type"]
+                assert kind in ("request-in-progress", "empty-cart")
+                assert ("Retry-After" in answer.headers) == (kind == "request-in-progress")
+        assert ok(guest.get("/cart"))["items"] == []
+        refused(shop.place_order(guest), 409, "empty-cart")
+        assert len(ok(guest.get("/orders"))["data"]) == 1
+    assert shop.stock(mug) == mug["stock"] - 2 * carts
 
 
 def test_an_order_is_cancelled_once_by_twenty_who_try(

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 import ids
 from devcluster.cluster import Cluster
-from flags import BUILT, NAMES
+from flags import NAMES
 from routing.catalog import Catalog
 from tests.catalogs import catalog_at
 from tests.cluster_fixtures import Databases, fresh_databases
@@ -240,20 +240,11 @@ def test_every_flag_is_listed_with_its_state(fresh: Databases) -> None:
     assert json.loads(answer.stdout) == {name: name == "sharding" for name in NAMES}
     text = flask(fresh.settings, "flags", "list").stdout
     assert re.search(r"(?m)^sharding +on$", text)
-    assert re.search(r"(?m)^redis_cache +off +not built in this version$", text)
+    assert re.search(r"(?m)^redis_cache +off$", text)
 
 
 def test_an_unknown_flag_is_refused_with_the_names_there_are(fresh: Databases) -> None:
     assert_refused(flask(fresh.settings, "flags", "set", "turbo", "on"), "turbo", *NAMES)
-
-
-@pytest.mark.parametrize("name", sorted(set(NAMES) - BUILT))
-def test_a_layer_that_is_not_built_cannot_be_switched_on(
-    fresh: Databases, catalog: Catalog, name: str
-) -> None:
-    assert_refused(flask(fresh.settings, "flags", "set", name, "on"), name, "not built")
-    assert flask(fresh.settings, "flags", "set", name, "off").returncode == 0
-    assert catalog.load().flags.as_dict()[name] is False
 
 
 def test_a_state_other_than_on_and_off_is_a_usage_error(fresh: Databases) -> None:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ import ids
 import sql
 from config import Settings
 from ephemeral.client import connect
+from ephemeral.locks import Lease
 from ephemeral.round_trip import RoundTrips
 from errors import NotFound
 from pools.node import Node
@@ -79,12 +81,19 @@ def new_store(router: Router, maps: MapCache, store_id: uuid.UUID | None = None)
     return store_id, scope.route.shard
 
 
-def add_product(router: Router, maps: MapCache, store_id: uuid.UUID, *, scope: Scope | None = None) -> Scope:
+def add_product(
+    router: Router,
+    maps: MapCache,
+    store_id: uuid.UUID,
+    *,
+    scope: Scope | None = None,
+    lease: Lease | None = None,
+) -> Scope:
     scope = scope or Scope(maps.current().flags)
     product_id = ids.new_id()
     values: dict[str, Any] = {"title": "Mug", "description": "", "price": 1, "stock": 1, "attributes": "{}"}
     values |= {"product_id": product_id, "created_at": ids.timestamp(product_id)}
-    assert router.write(scope, store_id, CREATE_PRODUCT, values) is not None
+    assert router.write(scope, store_id, CREATE_PRODUCT, values, lease) is not None
     return scope
 
 
@@ -211,7 +220,6 @@ class CountingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.round_trips = 0
-        self._client_spoke = False
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -222,17 +230,23 @@ class CountingProxy:
             except OSError:
                 return
             server = socket.create_connection(self._target)
-            threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
+            # Of each connection by itself: a sample that is under way must not hide a request's turn.
+            spoke = threading.Event()
+            threading.Thread(target=self._pass, args=(client, server, spoke, True), daemon=True).start()
+            threading.Thread(target=self._pass, args=(server, client, spoke, False), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
+    def _pass(
+        self, source: socket.socket, sink: socket.socket, client_spoke: threading.Event, from_client: bool
+    ) -> None:
         while True:
             try:
                 data = source.recv(65536)
                 with self._lock:
-                    if from_client and not self._client_spoke:
+                    if not from_client:
+                        client_spoke.clear()
+                    elif not client_spoke.is_set():
                         self.round_trips += 1
-                    self._client_spoke = from_client
+                        client_spoke.set()
                 sink.sendall(data)
             except OSError:
                 data = b""
@@ -270,6 +284,11 @@ def test_a_read_and_a_write_are_one_round_trip_each(databases: Databases) -> Non
             return min(found)
 
         assert counted(lambda: add_product(router, maps, store_id)) == 1
+        eventually(
+            lambda: router._replay.shard(shard).primary is not None
+        )  # whose clock a lease is checked by
+        lease = Lease([], NEVER, [], monotonic())
+        assert counted(lambda: add_product(router, maps, store_id, lease=lease)) == 1
         assert counted(lambda: router.read(Scope(maps.current().flags), store_id, READ_STORE, {})) == 1
     for each in proxies.values():
         each.close()
