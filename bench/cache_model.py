@@ -29,7 +29,8 @@ from typing import Any
 from config import load
 from ephemeral.cache import Cache, Kept, Look, Name, Stamp
 from ephemeral.client import connect
-from ephemeral.round_trip import Answer, Command, RoundTrips
+from ephemeral.round_trip import Reply, RoundTrips
+from ephemeral.scripts import Call, Command
 
 PRODUCTS = 3
 SYSTEM = 7
@@ -52,9 +53,12 @@ class Restartable:
         self._server = server
         self.run = 0
 
-    def ask(self, *commands: Command) -> Answer:
-        answer = self._server.ask(*commands)
-        return Answer(replace(answer.server, run_id=f"run{self.run}"), answer.replies)
+    def ask(self, *commands: Command | Call) -> list[Reply]:
+        run_id = f"run{self.run}"
+        return [
+            replace(reply, server=replace(reply.server, run_id=run_id))
+            for reply in self._server.ask(*commands)
+        ]
 
 
 @dataclass(slots=True)
@@ -234,7 +238,7 @@ class Interleaving:
                 self.seen["present"] += 1
 
     def raw(self, *command: Any) -> Any:
-        return self.server.ask(command).replies[0]
+        return self.server.ask(command)[0].value
 
 
 def shown(kept: Kept) -> list[tuple[int, int]]:

@@ -15,9 +15,10 @@ import os
 
 from bench.pools import microseconds
 from config import load
-from ephemeral.client import connect, script_text
+from ephemeral.client import connect
 from ephemeral.positions import RememberedPositions
 from ephemeral.round_trip import RoundTrips
+from ephemeral.scripts import Script
 
 CREDENTIAL = "st_of-the-benchmark"
 ENTRY, MARKER = "position:{positions}:benchmark", "position-marker:{positions}"
@@ -26,7 +27,7 @@ ENTRY, MARKER = "position:{positions}:benchmark", "position-marker:{positions}"
 def main() -> None:
     client = connect(os.environ.get("REDIS_URL") or load().redis_url)
     positions = RememberedPositions(RoundTrips(client), 120, lambda _moment: {7: (1, 1)})
-    script = client.register_script(script_text("position_remember"))
+    script = client.register_script(Script("position_remember").text)
     value = f"{1:010d}{2**40:020d}"
 
     def pipeline() -> None:

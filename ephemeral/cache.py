@@ -38,7 +38,8 @@ import redis
 
 from ephemeral.client import EphemeralUnavailable
 from ephemeral.positions import Place
-from ephemeral.round_trip import Answer, Command, RoundTrips, SharedScript
+from ephemeral.round_trip import Reply, RoundTrips
+from ephemeral.scripts import Call, Command, Script
 
 # Longer than a read takes in a worker with a thousand others to serve; who holds one and dies is waited for so long.
 LEASE_SECONDS = 3.0
@@ -50,6 +51,8 @@ STORE_BYTES = 4 << 20
 ABSENT_SHARE = 0.3
 # Entries made together must not expire together.
 JITTER = 0.2
+
+LOOK, FILL, CHANGE = Script("cache_look"), Script("cache_fill"), Script("cache_change")
 
 HIGHEST_ID = UUID(int=(1 << 128) - 1)
 LOWEST_ID = UUID(int=0)
@@ -116,35 +119,32 @@ class Cache:
         self._server = server
         self.ttl_seconds = ttl_seconds
         self._max_bytes = max_bytes
-        self._look = SharedScript(server, "cache_look")
-        self._fill = SharedScript(server, "cache_fill")
-        self._change = SharedScript(server, "cache_change")
         self.full = False
 
     def look(
         self, name: Name, epoch: int, wanted: Place, *beside: Command, ignore: bool = False
-    ) -> tuple[Look, Answer]:
-        """What there is for a reader who must have seen `wanted`; the replies to the commands `beside` it follow."""
+    ) -> tuple[Look, list[Reply]]:
+        """What there is for a reader who must have seen `wanted`, and the replies to the commands `beside` it."""
         lease_id = secrets.token_hex(8)
         timeline, lsn = wanted
         arguments: list[str | int] = [name.text, epoch, lease_id, round(LEASE_SECONDS * 1000)]
         arguments += [f"{timeline:010d}", f"{lsn:020d}", f"{-log(1.0 - random.random()):.6f}"]  # noqa: S311
         arguments += [int(ignore), STATE_SECONDS]
-        answer = self._look.ask(name.keys(), arguments, *beside)
-        reply = _accepted(answer)
-        if not answer.server.run_id or answer.server.may_evict:
+        looked, *others = self._server.ask(LOOK(name.keys(), *arguments), *beside)
+        reply, server = _accepted(looked), looked.server
+        if not server.run_id or server.may_evict:
             raise _refused()
         outcome: Outcome = reply[0].decode()
         if outcome == "lease":
-            lease = Lease(lease_id, answer.server.run_id, epoch, _place(reply[1]))
-            return Look("lease", lease=lease), answer
+            lease = Lease(lease_id, server.run_id, epoch, _place(reply[1]))
+            return Look("lease", lease=lease), others
         if outcome != "hit":
-            return Look(outcome), answer
+            return Look(outcome), others
         kept, stamp, run_id = _decode(reply[1])
-        if run_id != answer.server.run_id and not ignore:
+        if run_id != server.run_id and not ignore:
             again, _ = self.look(name, epoch, wanted, ignore=True)
-            return again, answer
-        return Look("hit", kept, stamp), answer
+            return again, others
+        return Look("hit", kept, stamp), others
 
     def fill(self, name: Name, lease: Lease, stamp: Stamp, kept: Kept) -> str:
         """Keep what was made under the lease: "stored", or why not (cache_fill.lua)."""
@@ -153,12 +153,12 @@ class Cache:
         arguments: list[Any] = [name.text, lease.epoch, lease.lease_id, lifetime_ms]
         arguments += [f"{stamp.timeline:010d}", f"{stamp.at_least:020d}"]
         arguments += [_digits(kept.low), _digits(kept.high), _encode(kept, stamp, lease.run_id), STORE_BYTES]
-        return str(_accepted(self._fill.ask(name.keys(), arguments)).decode())
+        return str(self._run(FILL(name.keys(), *arguments)).decode())
 
     def release(self, name: Name, lease: Lease) -> None:
         """Give a lease back with nothing made."""
         nothing: list[str | int] = [name.text, lease.epoch, lease.lease_id, 0, "", "", "", "", "", 0]
-        _accepted(self._fill.ask(name.keys(), nothing))
+        self._run(FILL(name.keys(), *nothing))
 
     def change(
         self, store_id: UUID, epoch: int, place: Place | None, changes: Iterable[tuple[Kind, UUID]]
@@ -167,24 +167,28 @@ class Cache:
         position = "" if place is None else f"{place[0]:010d}{place[1]:020d}"
         noted = [kind + _digits(product_id) for kind, product_id in changes]
         arguments: list[Any] = [epoch, position, STATE_SECONDS, *noted]
-        _accepted(self._change.ask(_keys(store_id), arguments))
+        self._run(CHANGE(_keys(store_id), *arguments))
 
     def weigh(self) -> None:
         """Look how much memory the server uses; above the bound nothing is filled in until it is below."""
         try:
-            (memory,) = self._server.ask(("INFO", "memory")).replies
+            (memory,) = self._server.ask(("INFO", "memory"))
         except EphemeralUnavailable:
             return
-        if isinstance(memory, bytes):
-            said = dict(line.split(":", 1) for line in memory.decode().splitlines() if ":" in line)
+        if isinstance(memory.value, bytes):
+            said = dict(line.split(":", 1) for line in memory.value.decode().splitlines() if ":" in line)
             self.full = int(said.get("used_memory", 0)) > self._max_bytes
 
+    def _run(self, call: Call) -> Any:
+        (reply,) = self._server.ask(call)
+        return _accepted(reply)
 
-def _accepted(answer: Answer) -> Any:
+
+def _accepted(reply: Reply) -> Any:
     """A script's reply. Raises where the server would not run it: it is full, a replica of another server, ..."""
-    if isinstance(answer.replies[0], redis.ResponseError):
-        raise _refused() from answer.replies[0]
-    return answer.replies[0]
+    if isinstance(reply.value, redis.ResponseError):
+        raise _refused() from reply.value
+    return reply.value
 
 
 def _refused() -> EphemeralUnavailable:

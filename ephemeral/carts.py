@@ -13,11 +13,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import redis
 
-from ephemeral.client import Script, translate_errors
+from ephemeral.client import EphemeralUnavailable
+from ephemeral.round_trip import RoundTrips
+from ephemeral.scripts import Call, Command, Script
+
+READ, PUT, CLEAR = Script("cart_read"), Script("cart_put"), Script("cart_clear")
 
 # As many lines as an order may have.
 MAX_LINES = 100
@@ -62,15 +67,12 @@ class LineAbsentError(Exception):
 class Carts:
     """Reads and changes carts. Every method may raise `EphemeralUnavailable` or `SessionUnmarkedError`."""
 
-    def __init__(self, client: redis.Redis, ttl_seconds: int) -> None:
-        self._client = client
+    def __init__(self, server: RoundTrips, ttl_seconds: int) -> None:
+        self._server = server
         self._ttl_seconds = ttl_seconds
-        self._read = Script(client, "cart_read")
-        self._put = Script(client, "cart_put")
-        self._clear = Script(client, "cart_clear")
 
     def read(self, key: CartKey) -> Cart:
-        return _cart(self._read(key.keys(), [self._ttl_seconds]))
+        return _cart(self._run(READ(key.keys(), self._ttl_seconds)))
 
     def put(self, key: CartKey, product_id: UUID, quantity: int, *, only_present: bool) -> Cart:
         """Set a line's quantity; 0 removes it. Raises `CartFullError`, and `LineAbsentError` with `only_present`."""
@@ -81,33 +83,44 @@ class Carts:
             secrets.token_hex(8),
             int(only_present),
         ]
-        answer = self._put(key.keys(), [self._ttl_seconds, *line])
-        if answer == "full":
+        answer = self._run(PUT(key.keys(), self._ttl_seconds, *line))
+        if answer == b"full":
             raise CartFullError
-        if answer == "absent":
+        if answer == b"absent":
             raise LineAbsentError
         return _cart(answer)
 
     def clear(self, key: CartKey, version: str = "") -> None:
         """Empty the cart; with `version` only if it still is that one: a line put since then keeps all of it."""
-        if self._clear(key.keys(), [version]) is None:
+        if self._run(CLEAR(key.keys(), version)) is None:
             raise SessionUnmarkedError
 
     def mark(self, key: CartKey) -> None:
         """Let this session use its cart for a while: it was found not to be signed out."""
-        with translate_errors():
-            self._client.set(key.keys()[1], 1, ex=MARK_SECONDS)
+        self._run(("SET", key.keys()[1], 1, "EX", MARK_SECONDS))
 
     def sign_out(self, key: CartKey) -> None:
         """Take the session's mark away, and a guest's cart with it."""
         cart, mark, version = key.keys()
         doomed = (mark, cart, version) if key.subject_id == key.session_id else (mark,)
-        with translate_errors():
-            self._client.delete(*doomed)
+        self._run(("DEL", *doomed))
+
+    def _run(self, command: Call | Command) -> Any:
+        try:
+            (reply,) = self._server.ask(command)
+        except EphemeralUnavailable as error:
+            raise _unavailable() from error
+        if isinstance(reply.value, redis.ResponseError):  # full, or a replica by now
+            raise _unavailable() from reply.value
+        return reply.value
 
 
-def _cart(answer: list[str] | None) -> Cart:
+def _unavailable() -> EphemeralUnavailable:
+    return EphemeralUnavailable("Carts are not available.", retry_after_seconds=1)
+
+
+def _cart(answer: list[bytes] | None) -> Cart:
     if answer is None:
         raise SessionUnmarkedError
-    version, *pairs = answer
+    version, *pairs = (each.decode() for each in answer)
     return Cart({pairs[i]: int(pairs[i + 1]) for i in range(0, len(pairs), 2)}, version)

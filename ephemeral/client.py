@@ -5,11 +5,6 @@ Timeouts are short and nothing is tried again: what lives here is worth less tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -18,8 +13,6 @@ from errors import Unavailable
 
 # Loopback or the same rack answers in under a millisecond; a server that needs longer than this is as good as dead.
 TIMEOUT_SECONDS = 0.2
-
-_LUA = Path(__file__).parent / "lua"
 
 
 class EphemeralUnavailable(Unavailable):
@@ -42,29 +35,3 @@ def connect(url: str, max_connections: int = 64) -> redis.Redis:
         protocol=3,
     )
     return redis.Redis.from_pool(pool)
-
-
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Turn whatever the client library raises into `EphemeralUnavailable`."""
-    try:
-        yield
-    except (redis.RedisError, OSError) as error:
-        raise EphemeralUnavailable("Carts are not available.", retry_after_seconds=1) from error
-
-
-def script_text(name: str) -> str:
-    """A Lua script of `ephemeral/lua/`."""
-    return (_LUA / f"{name}.lua").read_text(encoding="utf-8")
-
-
-class Script:
-    """A Lua script of `ephemeral/lua/`, sent by its SHA; loaded again where the server does not know it (any more)."""
-
-    def __init__(self, client: redis.Redis, name: str) -> None:
-        self._script = client.register_script(script_text(name))
-
-    def __call__(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """Run it. Raises `EphemeralUnavailable` where the server cannot."""
-        with translate_errors():
-            return self._script(keys=list(keys), args=list(arguments))

@@ -19,11 +19,14 @@ from math import ceil
 from time import monotonic
 
 from ephemeral.client import EphemeralUnavailable
-from ephemeral.round_trip import RoundTrips, SharedScript
+from ephemeral.round_trip import Reply, RoundTrips
+from ephemeral.scripts import Call, Script
 
 # One hash tag for everybody: a request's policies count somebody (a session of any store, an address in all stores) and
 # a store, and one script decides them together, so on a Redis Cluster all of them have to be on one node.
 _KEY = "limit:{limits}:"
+
+DECIDE = Script("limiter_decide")
 
 # Whom a worker remembers while it is on its own. Who is forgotten begins anew.
 REMEMBERED_LOGS = 10_000
@@ -85,21 +88,30 @@ class Limiter:
     """Decides requests. For any number of greenlets or threads; one for each of `workers` processes."""
 
     def __init__(self, server: RoundTrips, workers: int, clock: Callable[[], float] = monotonic) -> None:
-        self._decide = SharedScript(server, "limiter_decide")
+        self._server = server
         self._alone = WorkerWindows(workers, clock)
 
     def decide(self, limits: Sequence[Limit]) -> Decision:
         """Count one request in all of its limits, or in none. Sent twice, over a connection that broke, it may count
         twice: rather too much than too little."""
+        try:
+            (reply,) = self._server.ask(self.question(limits))
+        except EphemeralUnavailable:
+            return self.hear(limits, None)
+        return self.hear(limits, reply)
+
+    @staticmethod
+    def question(limits: Sequence[Limit]) -> Call:
+        """What to ask the server, perhaps beside something else, so that `hear` can decide."""
         arguments: list[int] = []
         for limit in limits:
             arguments += limit.policy.quota, limit.policy.window_seconds * 1000
-        try:
-            (reply,) = self._decide.ask([limit.key for limit in limits], arguments).replies
-        except EphemeralUnavailable:
-            reply = None
-        if isinstance(reply, list):
-            return _decision(limits, reply, shared=True)
+        return DECIDE([limit.key for limit in limits], *arguments)
+
+    def hear(self, limits: Sequence[Limit], reply: Reply | None) -> Decision:
+        """The decision, from the reply to the `question`; None: there was none."""
+        if reply is not None and isinstance(reply.value, list):
+            return _decision(limits, reply.value, shared=True)
         # Away; or there and refusing: full, or a replica by now.
         return _decision(limits, self._alone.decide(limits), shared=False)
 

@@ -7,7 +7,6 @@ answered, goes over one connection: there a release cannot overtake the taking b
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from ephemeral.client import script_text
+from ephemeral.scripts import Call, Command
 
 logger = logging.getLogger("locks")
 
@@ -28,20 +27,6 @@ logger = logging.getLogger("locks")
 ANSWER_SECONDS = 0.05
 # Connections kept for the next one. More are closed after use: a crowd leaves no more than this behind.
 KEPT_LINES = 64
-
-
-class Script:
-    """A Lua script as the command that runs it: by its SHA, or whole for a server that does not know it (any more)."""
-
-    def __init__(self, name: str) -> None:
-        self._text = script_text(name)
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    def command(
-        self, keys: Sequence[str], *arguments: str | int, whole: bool = False
-    ) -> tuple[str | int, ...]:
-        name, body = ("EVAL", self._text) if whole else ("EVALSHA", self._sha)
-        return name, body, len(keys), *keys, *arguments
 
 
 @dataclass(slots=True)
@@ -57,7 +42,7 @@ class Line:
     counts_from: float
     broken: bool = False
 
-    def send(self, command: tuple[str | int, ...]) -> None:
+    def send(self, command: Command) -> None:
         """Send it. That this failed is for `read` to say."""
         if self.broken:
             return  # the client library would connect again, and what was owed would be owed by another
@@ -192,19 +177,19 @@ class Talk:
         self.may_hold = False  # whether the lock may be taken there: also where no reply has come yet
         self._line: Line | None = None
         self._owed = 0
-        self._said: tuple[Script, Sequence[str], tuple[str | int, ...]] | None = None
+        self._said: Call | None = None
 
     def waits(self) -> bool:
         """Whether a reply is still to come."""
         return self._owed > 0
 
-    def say(self, script: Script, keys: Sequence[str], *arguments: str | int, whole: bool = False) -> None:
+    def say(self, call: Call, *, whole: bool = False) -> None:
         """Send it; nothing is said where the server is away. `whole`: so that it need not be said again by anybody."""
         if self._line is None:
             self._line = self.node.take()
         if self._line is not None:
-            self._said = (script, keys, arguments)
-            self._send(script.command(keys, *arguments, whole=whole))
+            self._said = call
+            self._send(call.command(whole=whole))
 
     def hear(self, seconds: float) -> Any:
         """The reply to what was said last; None where there is none, or none yet: then `waits`."""
@@ -245,10 +230,9 @@ class Talk:
 
     def _say_again(self) -> None:
         assert self._said is not None
-        script, keys, arguments = self._said
-        self._send(script.command(keys, *arguments, whole=True))
+        self._send(self._said.command(whole=True))
 
-    def _send(self, command: tuple[str | int, ...]) -> None:
+    def _send(self, command: Command) -> None:
         assert self._line is not None
         self._line.send(command)
         self._owed += 1

@@ -28,7 +28,8 @@ from typing import Any
 
 import metrics
 from ephemeral.client import connect
-from ephemeral.lock_node import ANSWER_SECONDS, LockNode, Script, Talk
+from ephemeral.lock_node import ANSWER_SECONDS, LockNode, Talk
+from ephemeral.scripts import Script
 
 # Clocks of different servers run apart by less: Redlock's allowance for drift, of the lease, and beside it what a
 # server's expiry is rounded to.
@@ -149,7 +150,7 @@ class Locks:
             return granted >= self._quorum or max(others.values(), default=0) >= self._quorum
 
         for talk in lease.talks:
-            talk.say(HOLD, lease.keys, lease.owner, int(self._ttl_seconds * 1000))
+            talk.say(HOLD(lease.keys, lease.owner, int(self._ttl_seconds * 1000)))
             talk.may_hold = talk.waits()
         self._hear(lease.talks, heard)
         return granted
@@ -175,7 +176,7 @@ class Locks:
                 return False  # the others have to be heard: one that came back empty has been given the lock again
 
             for talk in lease.talks:
-                talk.say(HOLD, lease.keys, lease.owner, int(self._ttl_seconds * 1000))
+                talk.say(HOLD(lease.keys, lease.owner, int(self._ttl_seconds * 1000)))
                 talk.may_hold = talk.may_hold or talk.waits()
             self._hear(lease.talks, heard)
             if kept >= self._quorum:
@@ -192,7 +193,7 @@ class Locks:
             try:
                 for talk in talks:
                     # Whole: where this is not answered, nobody is there to hear that the script is not known.
-                    talk.say(RELEASE, lease.keys, lease.owner, whole=True)
+                    talk.say(RELEASE(lease.keys, lease.owner), whole=True)
                 self._hear(
                     talks,
                     lambda _talk, _reply: sum(not talk.waits() for talk in talks) >= awaited,

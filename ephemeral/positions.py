@@ -37,18 +37,19 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
-from ephemeral.client import EphemeralUnavailable, script_text
-from ephemeral.round_trip import Answer, Command, RoundTrips, Server
+from ephemeral.client import EphemeralUnavailable
+from ephemeral.round_trip import Reply, RoundTrips, Server
+from ephemeral.scripts import Command, Script
 
 logger = logging.getLogger("ephemeral")
+
+REMEMBER = Script("position_remember")
 
 # (timeline, LSN) in the log of one PostgreSQL cluster; they order as they stand.
 Place = tuple[int, int]
@@ -106,8 +107,6 @@ class RememberedPositions:
         self._ttl_seconds = ttl_seconds
         self._sample_floor = sample_floor
         self._clock = clock
-        self._raise = script_text("position_remember")
-        self._raise_sha = hashlib.sha1(self._raise.encode(), usedforsecurity=False).hexdigest()
         self._lock = threading.Lock()
         self._memory: _Memory | None = None
         self._distrusted_until = -inf
@@ -117,22 +116,20 @@ class RememberedPositions:
         """Raise what is known of this credential. False where that could not be stored, or it is not certain."""
         if not positions or not credential.startswith(REMEMBERED_PREFIXES):
             return True
-        arguments: list[str | int] = [_entry_key(credential), self._ttl_seconds]
+        arguments: list[str | int] = [self._ttl_seconds]
         for system_identifier, (timeline, lsn) in positions.items():
             arguments += f"{system_identifier:016x}", f"{timeline:010d}{lsn:020d}"
         try:
-            (reply,) = self._server.ask(("EVALSHA", self._raise_sha, 1, *arguments)).replies
-            if isinstance(reply, NoScriptError):  # started again, or its scripts were flushed; EVAL keeps it
-                (reply,) = self._server.ask(("EVAL", self._raise, 1, *arguments)).replies
+            (reply,) = self._server.ask(REMEMBER([_entry_key(credential)], *arguments))
         except EphemeralUnavailable:
             return False
-        return bool(reply == 1)
+        return bool(reply.value == 1)
 
     def recall(self, credential: str) -> Recalled | None:
         """What a replica must have for this credential; None where that is not known."""
         questions = self.questions(credential)
         if not questions:
-            return self.hear(credential, None)
+            return self.hear(credential, ())
         try:
             return self.hear(credential, self._server.ask(*questions))
         except EphemeralUnavailable:
@@ -145,15 +142,15 @@ class RememberedPositions:
         # The entry first: where the memory is lost between the two, the marker is gone as well.
         return ("HGETALL", _entry_key(credential)), _READ_MARKER
 
-    def hear(self, credential: str, answer: Answer | None) -> Recalled | None:
-        """What `recall` says, from the answer to the `questions`; None: they were not asked."""
+    def hear(self, credential: str, replies: Sequence[Reply]) -> Recalled | None:
+        """What `recall` says, from the replies to the `questions`; none of them where they were not asked."""
         if not credential.startswith(REMEMBERED_PREFIXES):
             return Recalled({}, {})
-        if answer is None:
+        if not replies:
             return None
-        entry, marker = answer.replies
-        floor = self._floor(answer.server, marker)
-        positions = _positions(entry)
+        entry, marker = replies
+        floor = self._floor(marker.server, marker.value)
+        positions = _positions(entry.value)
         if floor is None or positions is None:
             return None
         return Recalled(positions, floor)

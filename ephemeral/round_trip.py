@@ -11,7 +11,6 @@ once, while a thread of its own looks every `PROBE_SECONDS` whether it answers a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import queue
 import threading
@@ -22,7 +21,8 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from ephemeral.client import EphemeralUnavailable, script_text
+from ephemeral.client import EphemeralUnavailable
+from ephemeral.scripts import Call, Command
 
 logger = logging.getLogger("ephemeral")
 
@@ -32,8 +32,6 @@ PATIENCE_SECONDS = 0.08
 QUEUE_SECONDS = 2.0
 # A server that is back is found within this and its answer's time; three commands every so often are no load.
 PROBE_SECONDS = 0.1
-
-Command = tuple[str | bytes | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +47,11 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One reply for each command: bytes, int, dict, list or None, or the error that the server replied, not raised."""
+class Reply:
+    """Bytes, int, dict, list or None, or the error that the server replied, not raised; and which server that was."""
 
+    value: Any
     server: Server
-    replies: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +86,24 @@ class RoundTrips:
         for _ in range(max_connections):
             self._lines.put(None)
 
-    def ask(self, *commands: Command) -> Answer:
+    def ask(self, *commands: Command | Call) -> list[Reply]:
         """Send all commands, which may be done twice, then read all replies. Raises `EphemeralUnavailable`.
 
-        They are not a transaction: others' commands may come between them.
+        They are not a transaction: others' commands may come between them. Scripts that the server does not know (any
+        more) are sent whole in a second packet, once for everybody.
         """
+        replies = self._send([each.command() if isinstance(each, Call) else each for each in commands])
+        unknown = {
+            index: each.command(whole=True)
+            for index, each in enumerate(commands)
+            if isinstance(each, Call) and isinstance(replies[index].value, NoScriptError)
+        }
+        if unknown:
+            for index, reply in zip(unknown, self._send(list(unknown.values())), strict=True):
+                replies[index] = reply
+        return replies
+
+    def _send(self, commands: Sequence[Command]) -> list[Reply]:
         if not self._here.is_set():
             raise _unavailable()
         try:
@@ -104,13 +115,13 @@ class RoundTrips:
             if not self._here.is_set():  # found to be away while this caller waited in line
                 kept = line
                 raise _unavailable()
-            kept, answer = self._ask(line, commands)
+            kept, values = self._ask(line, commands)
         except (redis.RedisError, OSError) as error:
             self._lose(error)
             raise _unavailable() from error
         finally:
             self._lines.put(kept)
-        return answer
+        return [Reply(value, kept.server) for value in values]
 
     def close(self) -> None:
         """Look for a server that is away no longer."""
@@ -136,7 +147,7 @@ class RoundTrips:
             logger.warning("the Redis-compatible server answers again")
             return
 
-    def _ask(self, line: _Line | None, commands: Sequence[Command]) -> tuple[_Line, Answer]:
+    def _ask(self, line: _Line | None, commands: Sequence[Command]) -> tuple[_Line, list[Any]]:
         if line is not None:
             try:
                 return line, self._exchange(line, commands)
@@ -158,33 +169,12 @@ class RoundTrips:
         return _Line(connection, _server(server_section, memory_section))
 
     @staticmethod
-    def _exchange(line: _Line, commands: Sequence[Command]) -> Answer:
+    def _exchange(line: _Line, commands: Sequence[Command]) -> list[Any]:
         try:
-            return Answer(line.server, _send_and_read(line.connection, commands))
+            return _send_and_read(line.connection, commands)
         except BaseException:  # the next one to use it would read replies to these commands
             line.connection.disconnect()
             raise
-
-
-class SharedScript:
-    """A Lua script of `ephemeral/lua/`, sent by its SHA in one packet with other commands."""
-
-    def __init__(self, server: RoundTrips, name: str) -> None:
-        self._server = server
-        self._text = script_text(name)
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    def ask(self, keys: Sequence[str], arguments: Sequence[str | int], *beside: Command) -> Answer:
-        """Its reply, then those to the commands `beside` it. Raises `EphemeralUnavailable`.
-
-        Where the server does not know the script (any more), its text is sent as well: once more for everybody.
-        """
-        called = (len(keys), *keys, *arguments)
-        answer = self._server.ask(("EVALSHA", self._sha, *called), *beside)
-        if isinstance(answer.replies[0], NoScriptError):
-            loaded = self._server.ask(("EVAL", self._text, *called))
-            return Answer(loaded.server, [*loaded.replies, *answer.replies[1:]])
-        return answer
 
 
 def _send_and_read(connection: Any, commands: Sequence[Command]) -> list[Any]:

@@ -55,9 +55,9 @@ class Marketplace:
             settings.secret_key, settings.operator_token, settings.session_ttl_seconds
         )
         self.passwords = PasswordHasher(settings.scrypt_log2_n)
-        self.carts = Carts(connect(settings.redis_url), settings.cart_ttl_seconds)
         # One for all that the request's path asks that server: who finds it away spares the others.
         self.redis = RoundTrips(connect(settings.redis_url))
+        self.carts = Carts(self.redis, settings.cart_ttl_seconds)
         self.limiter = Limiter(self.redis, settings.workers)
         self.locks = Locks(settings.lock_urls, settings.lock_ttl_seconds)
         self.pools = PoolRegistry(settings)

@@ -25,7 +25,6 @@ from uuid import UUID
 import metrics
 from ephemeral.cache import LOWEST_ID, Cache, Kept, Kind, Lease, Name, Stamp
 from ephemeral.client import EphemeralUnavailable
-from ephemeral.round_trip import Answer
 from errors import CommitInDoubt
 from routing.lineage import Lineage, Verdict
 from routing.memory import SessionMemory
@@ -155,8 +154,8 @@ class CachedReads:
             with scope.timed("cache"):
                 questions = self._memory.questions(scope)
                 wanted = lineage.timeline, lsn
-                look, answer = self._cache.look(name, epoch, wanted, *questions, ignore=ignore)
-            known = self._memory.hear(scope, Answer(answer.server, answer.replies[1:]))
+                look, replies = self._cache.look(name, epoch, wanted, *questions, ignore=ignore)
+            known = self._memory.hear(scope, replies)
             if not known or look.outcome == "moved":
                 if look.lease is not None:
                     self._cache.release(name, look.lease)

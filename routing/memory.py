@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
 import metrics
 from ephemeral.positions import Recalled, RememberedPositions
-from ephemeral.round_trip import Answer, Command, RoundTrips
+from ephemeral.round_trip import Reply, RoundTrips
+from ephemeral.scripts import Command
 from pools.node import NodeState
 from routing.catalog import Snapshot
 from routing.replay import ReplayPositions
@@ -94,12 +95,11 @@ class SessionMemory:
             return ()
         return self._remembered.questions(scope.credential)
 
-    def hear(self, scope: Scope, answer: Answer) -> bool:
-        """`recall`, from the answer to the `questions`."""
+    def hear(self, scope: Scope, replies: Sequence[Reply]) -> bool:
+        """`recall`, from the replies to the `questions`."""
         if scope.recalled is None:
-            heard = answer if answer.replies else None
             scope.recalled = scope.credential is None or self._take(
-                scope, self._remembered.hear(scope.credential, heard)
+                scope, self._remembered.hear(scope.credential, replies)
             )
         return scope.recalled
 

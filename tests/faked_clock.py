@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from ephemeral.client import script_text
+from ephemeral.scripts import Script
 
 # The clock is a key, in microseconds. A key's end is noted in a hash; whoever asks for the time finds it ended.
 _PRELUDE = """
@@ -40,7 +40,7 @@ class FakedClock:
 
     def __init__(self, server: redis.Redis, name: str) -> None:
         self._server = server
-        self._script = server.register_script(_PRELUDE + script_text(name))
+        self._script = server.register_script(_PRELUDE + Script(name).text)
         self.now_microseconds = 1_800_000_000_000_000
 
     def __call__(self, keys: list[str], arguments: list[int]) -> Any:

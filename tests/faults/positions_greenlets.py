@@ -21,7 +21,7 @@ def main(url: str) -> None:
             trips.ask(("BLPOP", "nothing", "0.1"))  # below the client's own timeout
     except gevent.Timeout:
         print("interrupted")
-    print(trips.ask(("ECHO", "right")).replies[0].decode())
+    print(trips.ask(("ECHO", "right"))[0].value.decode())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ephemeral.client import script_text
+from ephemeral.scripts import Script
 from tests.faked_clock import FakedClock
 from tests.valkey_server import ValkeyServer, running_valkey
 
@@ -161,6 +161,6 @@ def test_after_a_quota_was_lowered_enough_have_to_leave(server: ValkeyServer) ->
 
 def test_a_list_outlives_its_window_only_a_little(server: ValkeyServer) -> None:
     server.admin.flushall()
-    script = server.admin.register_script(script_text("limiter_decide"))
+    script = server.admin.register_script(Script("limiter_decide").text)
     script([KEYS[0]], [5, 2000])
     assert 2000 < server.admin.pttl(KEYS[0]) <= 3001

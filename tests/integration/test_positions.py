@@ -235,8 +235,8 @@ def test_a_floor_from_within_the_distrust_does_not_count(here: Process) -> None:
 
 
 def _name_of(process: Process) -> tuple[bytes, str]:
-    answer = process.positions._server.ask(("GET", "position-marker:{positions}"))
-    return answer.replies[0], answer.server.run_id
+    (marker,) = process.positions._server.ask(("GET", "position-marker:{positions}"))
+    return marker.value, marker.server.run_id
 
 
 def test_no_answer_misses_a_write_while_the_memory_is_lost_again_and_again(server: ValkeyServer) -> None:
