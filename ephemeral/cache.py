@@ -5,7 +5,8 @@ in it, nothing behind `at_most` is. It counts while nothing that it depends on w
 most. Whether it is new enough for a reader is the caller's to judge (`routing/cached_reads.py`); what is asked here
 only has to be conservative.
 
-    look    hit: the entry · lease: make it and fill it in · wait: another one makes it · moved: ask the map again
+    look    hit: the entry · lease: make it and fill it in · wait: another one makes it · moved: ask the map again ·
+            refused: the server is full, or none to rely on
     fill    stored, unless it was read before the latest change (leases, NSDI'13, section 3.2.1)
     change  after a commit; notes which products it touched
 
@@ -57,7 +58,7 @@ LOOK, FILL, CHANGE = Script("cache_look"), Script("cache_fill"), Script("cache_c
 HIGHEST_ID = UUID(int=(1 << 128) - 1)
 LOWEST_ID = UUID(int=0)
 
-Outcome = Literal["hit", "lease", "wait", "moved"]
+Outcome = Literal["hit", "lease", "wait", "moved", "refused"]
 Kind = Literal["C", "S"]  # see cache_change.lua
 
 
@@ -122,7 +123,7 @@ class Cache:
         self.full = False
 
     def look(
-        self, name: Name, epoch: int, wanted: Place, *beside: Command, ignore: bool = False
+        self, name: Name, epoch: int, wanted: Place, *beside: Command | Call, ignore: bool = False
     ) -> tuple[Look, list[Reply]]:
         """What there is for a reader who must have seen `wanted`, and the replies to the commands `beside` it."""
         lease_id = secrets.token_hex(8)
@@ -131,9 +132,9 @@ class Cache:
         arguments += [f"{timeline:010d}", f"{lsn:020d}", f"{-log(1.0 - random.random()):.6f}"]  # noqa: S311
         arguments += [int(ignore), STATE_SECONDS]
         looked, *others = self._server.ask(LOOK(name.keys(), *arguments), *beside)
-        reply, server = _accepted(looked), looked.server
-        if not server.run_id or server.may_evict:
-            raise _refused()
+        reply, server = looked.value, looked.server
+        if isinstance(reply, redis.ResponseError) or not server.run_id or server.may_evict:
+            return Look("refused"), others
         outcome: Outcome = reply[0].decode()
         if outcome == "lease":
             lease = Lease(lease_id, server.run_id, epoch, _place(reply[1]))

@@ -38,6 +38,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
@@ -45,7 +46,7 @@ from typing import Any
 
 from ephemeral.client import EphemeralUnavailable
 from ephemeral.round_trip import Reply, RoundTrips, Server
-from ephemeral.scripts import Command, Script
+from ephemeral.scripts import Call, Command, Script
 
 logger = logging.getLogger("ephemeral")
 
@@ -125,15 +126,15 @@ class RememberedPositions:
             return False
         return bool(reply.value == 1)
 
-    def recall(self, credential: str) -> Recalled | None:
-        """What a replica must have for this credential; None where that is not known."""
+    def recall(self, credential: str, *beside: Call) -> tuple[Recalled | None, list[Reply]]:
+        """What a replica must have for this credential, None where that is not known; and the replies to what is asked
+        `beside` it, none where the server is away."""
         questions = self.questions(credential)
-        if not questions:
-            return self.hear(credential, ())
-        try:
-            return self.hear(credential, self._server.ask(*questions))
-        except EphemeralUnavailable:
-            return None
+        replies: list[Reply] = []
+        if questions or beside:
+            with suppress(EphemeralUnavailable):
+                replies = self._server.ask(*questions, *beside)
+        return self.hear(credential, replies[: len(questions)]), replies[len(questions) :]
 
     def questions(self, credential: str) -> tuple[Command, ...]:
         """The commands whose replies `hear` wants, in one packet and in this order; none where it needs none."""

@@ -19,6 +19,7 @@ from typing import Any
 import metrics
 from config import Settings, parse_networks, parse_quota
 from ephemeral.limiter import Decision, Limit, Limiter, Policy
+from ephemeral.round_trip import Reply
 from errors import TooManyRequests
 from operations.credentials import Credential
 
@@ -42,10 +43,10 @@ class Limits:
             "store": _policy("store", settings.rate_limit_store),
         }
 
-    def decide(
+    def admission(
         self, credential: Credential | None, environ: Mapping[str, Any], store_id: str | None
-    ) -> Decision | None:
-        """Count one request, in the WSGI server's `environ`; None where it does not count."""
+    ) -> Admission | None:
+        """For one request, in the WSGI server's `environ`; None where it does not count."""
         if credential is not None and credential.kind == "operator":
             return None
         if credential is not None:
@@ -54,12 +55,32 @@ class Limits:
             limits = [Limit(self._policies["address"], client_address(environ, self._proxies))]
         if store_id is not None:
             limits.append(Limit(self._policies["store"], store_id))
-        decision = self._limiter.decide(limits)
+        return Admission(self._limiter, limits)
+
+
+class Admission:
+    """One request's: counted once it is asked, in all of its limits or in none. As `routing.scope.Admission`."""
+
+    def __init__(self, limiter: Limiter, limits: Sequence[Limit]) -> None:
+        self._limiter = limiter
+        self._limits = limits
+        self.question = limiter.question(limits)
+        self.decision: Decision | None = None
+
+    def settle(self) -> None:
+        self._decided(self._limiter.decide(self._limits))
+
+    def hear(self, reply: Reply | None) -> None:
+        self._decided(self._limiter.hear(self._limits, reply))
+
+    def _decided(self, decision: Decision) -> None:
+        self.decision = decision
         if not decision.shared:
             metrics.count_limiter("unavailable")
         else:
             metrics.count_limiter("allowed" if decision.admitted else "limited")
-        return decision
+        if not decision.admitted:
+            raise refusal(decision)
 
 
 def _policy(name: str, text: str) -> Policy:

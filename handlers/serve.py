@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any
@@ -23,7 +23,7 @@ from errors import Forbidden, NotFound, Unauthorized
 from handlers.bodies import BodyReader, QueryReader
 from handlers.call import Answer, Call
 from handlers.endpoint import ENDPOINTS, Endpoint
-from handlers.limits import Limits, limit_headers, refusal
+from handlers.limits import Admission, Limits, limit_headers
 from operations.credentials import REMEMBERED, Credential
 from operations.marketplace import Marketplace
 from routing.scope import Scope
@@ -57,28 +57,34 @@ def _view(declared: Endpoint, marketplace: Marketplace, limits: Limits) -> Calla
     handler = declared.handler
     about_a_store = "store_id" in declared.path and declared.who != {"operator"}
 
+    def answer_to(path: Mapping[str, str], scope: Scope) -> Answer:
+        ids: dict[str, Any] = {
+            name: value if name == "name" else _uuid(value) for name, value in path.items()
+        }
+        call = Call(
+            marketplace=marketplace,
+            scope=scope,
+            credential=_authenticate(declared, marketplace, scope, ids.get("store_id")),
+            query=read_query(request.args),
+            body=read_body(request),
+            headers=request.headers,
+        )
+        return handler(call, **ids)
+
     def view(**path: str) -> Response:
         g.route = declared.path
         scope = g.scope = Scope(marketplace.maps.current().flags)
         g.keep = marketplace.memory.keep
         _see_earlier_writes(scope, marketplace)
         if scope.flags.rate_limit:
-            _limit(limits, marketplace, scope, path["store_id"] if about_a_store else None)
-        ids: dict[str, Any] = {
-            name: value if name == "name" else _uuid(value) for name, value in path.items()
-        }
-        credential = _authenticate(declared, marketplace, scope, ids.get("store_id"))
-        answer: Answer = handler(
-            Call(
-                marketplace=marketplace,
-                scope=scope,
-                credential=credential,
-                query=read_query(request.args),
-                body=read_body(request),
-                headers=request.headers,
-            ),
-            **ids,
-        )
+            store_id = path["store_id"] if about_a_store else None
+            g.admission = scope.admission = _admission(limits, marketplace, store_id)
+        if declared.writes:
+            scope.settle()  # a read asks it beside the first thing that it asks Redis, see routing/scope.py
+        try:
+            answer = answer_to(path, scope)
+        finally:
+            scope.settle()  # a request that asked for nothing counts as well, whatever its answer
         response = Response(answer.body, answer.status, content_type="application/json")
         if not answer.body:
             del response.headers["Content-Type"]
@@ -89,15 +95,12 @@ def _view(declared: Endpoint, marketplace: Marketplace, limits: Limits) -> Calla
     return view
 
 
-def _limit(limits: Limits, marketplace: Marketplace, scope: Scope, store_id: str | None) -> None:
-    """Count the request before anything is done for it. Raises `TooManyRequests`."""
+def _admission(limits: Limits, marketplace: Marketplace, store_id: str | None) -> Admission | None:
+    """Whom the request counts for; None where it does not."""
     store_id = store_id.lower() if store_id and _CANONICAL_UUID.fullmatch(store_id) else None
     bearer = _bearer()
     credential = marketplace.credentials.recognize(bearer) if bearer else None
-    with scope.timed("limit"):
-        decision = g.limit = limits.decide(credential, request.environ, store_id)
-    if decision is not None and not decision.admitted:
-        raise refusal(decision)
+    return limits.admission(credential, request.environ, store_id)
 
 
 def _uuid(text: str) -> UUID:
@@ -143,7 +146,7 @@ def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     g.started = perf_counter()
-    g.scope = g.route = g.limit = None
+    g.scope = g.route = g.admission = None
     logs.begin_request(g.request_id)
 
 
@@ -153,8 +156,8 @@ def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = g.request_id
     route = g.route or (request.url_rule.rule if request.url_rule else None)
-    if g.limit is not None:
-        headers.update(limit_headers(g.limit))
+    if g.admission is not None and g.admission.decision is not None:
+        headers.update(limit_headers(g.admission.decision))
     if scope is not None:
         g.keep(scope)
         _tell(scope, response)

@@ -23,9 +23,11 @@ from time import monotonic
 from uuid import UUID
 
 import metrics
-from ephemeral.cache import LOWEST_ID, Cache, Kept, Kind, Lease, Name, Stamp
+from ephemeral.cache import LOWEST_ID, Cache, Kept, Kind, Lease, Look, Name, Stamp
 from ephemeral.client import EphemeralUnavailable
-from errors import CommitInDoubt
+from ephemeral.positions import Place
+from ephemeral.scripts import Call, Command
+from errors import CommitInDoubt, TooManyRequests
 from routing.lineage import Lineage, Verdict
 from routing.memory import SessionMemory
 from routing.replay import ReplayPositions
@@ -93,6 +95,7 @@ class CachedReads:
             with suppress(EphemeralUnavailable):
                 kept = self._through(scope, Name(store_id, text), load)
         if kept is None:
+            scope.settle()
             scope.cache = "bypass"
             kept = load()
         metrics.count_cache(scope.cache)
@@ -151,12 +154,8 @@ class CachedReads:
             lsn = wanted_lsn(scope, lineage) if lineage is not None else None
             if lineage is None or lsn is None:
                 return None
-            with scope.timed("cache"):
-                questions = self._memory.questions(scope)
-                wanted = lineage.timeline, lsn
-                look, replies = self._cache.look(name, epoch, wanted, *questions, ignore=ignore)
-            known = self._memory.hear(scope, replies)
-            if not known or look.outcome == "moved":
+            look, known = self._ask(scope, name, epoch, (lineage.timeline, lsn), ignore=ignore)
+            if not known or look.outcome in ("moved", "refused"):
                 if look.lease is not None:
                     self._cache.release(name, look.lease)
                 return None
@@ -168,6 +167,31 @@ class CachedReads:
             # same answer, asks for more. Or it is of another cluster.
             ignore = look.stamp.system_identifier != lineage.system_identifier
         return None
+
+    def _ask(self, scope: Scope, name: Name, epoch: int, wanted: Place, *, ignore: bool) -> tuple[Look, bool]:
+        """In one packet: the entry, what the credential has seen, and whether the request is admitted.
+
+        Also whether it is known what the credential has seen. Raises `TooManyRequests`, `EphemeralUnavailable`.
+        """
+        questions, admission = self._memory.questions(scope), scope.take_admission()
+        beside: list[Command | Call] = [*questions]
+        if admission is not None:
+            beside.append(admission.question)
+        try:
+            with scope.timed("cache"):
+                look, replies = self._cache.look(name, epoch, wanted, *beside, ignore=ignore)
+        except EphemeralUnavailable:
+            if admission is not None:
+                admission.hear(None)
+            raise
+        if admission is not None:
+            try:
+                admission.hear(replies.pop())
+            except TooManyRequests:
+                if look.lease is not None:
+                    self._cache.release(name, look.lease)
+                raise
+        return look, self._memory.hear(scope, replies)
 
     def _lineage(self, scope: Scope) -> Lineage | None:
         assert scope.route is not None
@@ -193,6 +217,8 @@ class CachedReads:
     def _join(self, scope: Scope, name: Name, give_up: float) -> Kept | None:
         """What another request of this worker is making or waiting for, if this reader may see it."""
         flight = self._flights.get(name)
+        if flight is not None:
+            scope.settle()
         if flight is None or not flight.landed.wait(max(0.0, give_up - monotonic())) or flight.made is None:
             return None
         kept, stamp = flight.made

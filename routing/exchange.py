@@ -40,6 +40,7 @@ class GateShutError(Unavailable):
 @contextmanager
 def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) -> Iterator[ShardConnection]:
     """A connection of the pool; what can go wrong on it is raised as one of this service's errors."""
+    scope.settle()
     asked = perf_counter()
     try:
         with pool.connection() as connection:

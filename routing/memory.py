@@ -104,8 +104,12 @@ class SessionMemory:
         return scope.recalled
 
     def _recall(self, scope: Scope, credential: str) -> bool:
+        admission = scope.take_admission()
+        beside = [admission.question] if admission is not None else []
         with scope.timed("session"):
-            recalled = self._remembered.recall(credential)
+            recalled, replies = self._remembered.recall(credential, *beside)
+        if admission is not None:
+            admission.hear(replies[0] if replies else None)
         return self._take(scope, recalled)
 
     @staticmethod

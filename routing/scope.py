@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal
+from typing import Literal, Protocol
 
+from ephemeral.round_trip import Reply
+from ephemeral.scripts import Call
 from flags import Flags
 from routing.route import Route
 from routing.token import Position, merge
@@ -28,6 +30,22 @@ class ReadBounds:
     lag_seconds: float = 0.0
 
 
+class Admission(Protocol):
+    """Whether the request fits into its quotas, still to be asked: beside the first thing that it asks Redis, or alone.
+
+    `hear` and `settle` raise `TooManyRequests` where it does not.
+    """
+
+    @property
+    def question(self) -> Call: ...
+
+    def hear(self, reply: Reply | None) -> None:
+        """Decide by the reply to the question; None: there was none."""
+
+    def settle(self) -> None:
+        """Ask it alone."""
+
+
 @dataclass(slots=True)
 class Scope:
     """One request's snapshot and its trail.
@@ -43,6 +61,7 @@ class Scope:
     floors: Mapping[int, Position] = field(default_factory=dict)
     credential: str | None = None  # the text of a session token or merchant key that came with the request
     carries_token: bool = False  # the client keeps what it is told to have seen
+    admission: Admission | None = None  # nothing is done for the request before it is settled
     recalled: bool | None = (
         None  # whether what its credential has seen is in `positions`; None: not asked for yet
     )
@@ -56,6 +75,18 @@ class Scope:
     served_by: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     encode_positions: Callable[[Mapping[int, Position]], str] = str
+
+    def settle(self) -> None:
+        """Ask now whether the request is admitted, if that is still open. Raises `TooManyRequests`."""
+        admission = self.take_admission()
+        if admission is not None:
+            with self.timed("limit"):
+                admission.settle()
+
+    def take_admission(self) -> Admission | None:
+        """For who asks it beside something else, and then hears it whatever came of that."""
+        admission, self.admission = self.admission, None
+        return admission
 
     def spent(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -9,6 +9,7 @@ import pytest
 
 from devcluster.cluster import Cluster
 from tests.cluster_fixtures import Service, free_ports, fresh_databases, serving
+from tests.commandline import flask
 from tests.shop import Caller, Shop, eventually, ok, operator, refused
 from tests.valkey_server import ValkeyServer, running_valkey
 
@@ -24,14 +25,11 @@ def server() -> Iterator[ValkeyServer]:
 
 @pytest.fixture(scope="module")
 def service(cluster: Cluster, server: ValkeyServer) -> Iterator[Service]:
-    with (
-        fresh_databases(cluster, redis_url=server.url, workers=WORKERS, scrypt_log2_n=8) as databases,
-        serving(databases.settings, rate_limit_session=f"{QUOTA}/3600") as running,
-    ):
-        everywhere = [operator(running) for _ in range(12)]
-        ok(everywhere[0].put("/v1/admin/flags/rate_limit", json={"enabled": True}))
-        eventually(lambda: all(ok(each.get("/v1/admin/flags"))["rate_limit"] for each in everywhere))
-        yield running
+    with fresh_databases(cluster, redis_url=server.url, workers=WORKERS, scrypt_log2_n=8) as databases:
+        # Before any worker starts, so that none of them still goes on without.
+        assert flask(databases.settings, "flags", "set", "rate_limit", "on").returncode == 0
+        with serving(databases.settings, rate_limit_session=f"{QUOTA}/3600") as running:
+            yield running
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ class Process:
         return self.positions.remember(SESSION, {ONE: place})
 
     def recall(self) -> Recalled | None:
-        return self.positions.recall(SESSION)
+        return self.positions.recall(SESSION)[0]
 
 
 @pytest.fixture

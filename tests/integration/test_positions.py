@@ -54,7 +54,7 @@ class Process:
         return self
 
     def recall(self, credential: str) -> Recalled | None:
-        return self.positions.recall(credential)
+        return self.positions.recall(credential)[0]
 
     def _sample_floor(self, moment: float) -> Mapping[int, Place] | None:
         return self.samples[1] if self.samples and self.samples[0] > moment else None
@@ -261,7 +261,7 @@ def test_no_answer_misses_a_write_while_the_memory_is_lost_again_and_again(serve
                         written[shopper] = max(written[shopper], position)
             else:
                 wanted = written[shopper]
-                recalled = mine.recall(f"st_{shopper}")
+                recalled = mine.recall(f"st_{shopper}")[0]
                 answers[recalled is not None] += 1
                 if recalled is not None:
                     seen = [places.get(ONE, (1, 0)) for places in (recalled.positions, recalled.floor)]
