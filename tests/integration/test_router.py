@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from routing.replica_reads import ReplicaReads
 from routing.router import Router
 from routing.scope import Scope
 from tests.cluster_fixtures import Databases
+from tests.counting_proxy import CountingProxy
 from tests.shop import eventually
 from tests.watched_pools import WatchedPools
 
@@ -210,53 +210,6 @@ def test_a_write_leaves_its_position_behind_its_commit(
         assert connection.execute(flushed, [position.lsn]).fetchone() == (True,)
     later = add_product(router, maps, store_id, scope=scope)
     assert later.positions[position.system_identifier].lsn > position.lsn
-
-
-class CountingProxy:
-    """Passes bytes on to a server, and counts how often the client speaks after the server has."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.round_trips = 0
-        self._lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self._target)
-            # Of each connection by itself: a sample that is under way must not hide a request's turn.
-            spoke = threading.Event()
-            threading.Thread(target=self._pass, args=(client, server, spoke, True), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, spoke, False), daemon=True).start()
-
-    def _pass(
-        self, source: socket.socket, sink: socket.socket, client_spoke: threading.Event, from_client: bool
-    ) -> None:
-        while True:
-            try:
-                data = source.recv(65536)
-                with self._lock:
-                    if not from_client:
-                        client_spoke.clear()
-                    elif not client_spoke.is_set():
-                        self.round_trips += 1
-                        client_spoke.set()
-                sink.sendall(data)
-            except OSError:
-                data = b""
-            if not data:
-                source.close()
-                sink.close()
-                return
-
-    def close(self) -> None:
-        self._listener.close()
 
 
 def test_a_read_and_a_write_are_one_round_trip_each(databases: Databases) -> None:
