@@ -129,7 +129,7 @@ class Cache:
         timeline, lsn = wanted
         arguments: list[str | int] = [name.text, epoch, lease_id, round(LEASE_SECONDS * 1000)]
         arguments += [f"{timeline:010d}", f"{lsn:020d}", f"{-log(1.0 - random.random()):.6f}"]  # noqa: S311
-        arguments += [int(ignore), STATE_SECONDS]
+        arguments += [int(ignore), STATE_SECONDS, round(self.ttl_seconds * 1000)]
         looked, *others = self._server.ask(LOOK(name.keys(), *arguments), *beside)
         reply, server = _accepted(looked), looked.server
         if not server.run_id or server.may_evict:

@@ -144,8 +144,16 @@ def test_a_store_throws_out_its_own_entries(server: ValkeyServer) -> None:
     assert {greedy.fill(f"page {number}", Kept(page)) for number in range(30)} == {"stored"}
     used = sum(len(value) for value in server.admin.hvals(greedy.name("").keys()[1]))
     assert STORE_BYTES // 2 < used <= STORE_BYTES
-    assert greedy.fill("all", Kept(b"x" * STORE_BYTES)) == "full"
     assert modest.look(str(ONE)) == "hit"
+
+
+def test_what_is_more_than_a_stores_share_throws_nothing_out_and_leaves_nothing(server: ValkeyServer) -> None:
+    store, whole = Store(server), Kept(b"x" * STORE_BYTES)
+    assert store.fill("all", whole) == "full"
+    assert not server.admin.exists(store.name("").keys()[1])
+    assert store.product(ONE) == "stored"
+    assert store.fill("all", whole) == "full"
+    assert store.look(str(ONE)) == "hit"
 
 
 def test_while_the_server_is_too_full_nothing_is_kept(server: ValkeyServer) -> None:
@@ -176,6 +184,22 @@ def test_an_entry_that_expires_soon_is_made_anew_by_one_before_it_does(server: V
     server.admin.hset(store.name("").keys()[1], str(ONE), b" ".join([expires, took, *rest]))
     assert store.look(str(ONE)) == "lease"
     assert [store.look(str(ONE)) for _ in range(3)] == ["hit"] * 3
+
+
+def test_when_the_clock_is_set_back_nothing_outlives_its_time(server: ValkeyServer) -> None:
+    """By the new clock an entry, and a lease whose holder died, would be good for an hour."""
+    store, hour = Store(server), 3_600_000
+    assert store.product(ONE) == "stored"
+    expires, *rest = entry_of(server, store, str(ONE))
+    later = b" ".join([str(int(expires) + hour).encode(), *rest])
+    server.admin.hset(store.name("").keys()[1], str(ONE), later)
+    assert store.look(str(ONE)) == "lease"
+    state, lease = store.name("").keys()[0], f"lease:{ONE}"
+    lease_id, until_ms, granted, g = server.admin.hget(state, lease).split(b" ")
+    moved = b" ".join([lease_id, str(int(until_ms) + hour).encode(), str(int(granted) + hour).encode(), g])
+    server.admin.hset(state, lease, moved)
+    assert store.look(str(ONE)) == "lease"
+    assert store.look(str(ONE)) == "wait"
 
 
 def test_scripts_that_were_flushed_are_sent_again(store: Store, server: ValkeyServer) -> None:
