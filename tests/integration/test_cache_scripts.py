@@ -175,6 +175,14 @@ def test_entries_live_for_their_time_and_absent_things_for_a_part_of_it(server: 
     assert 20 < left[1] <= 31
 
 
+def test_what_is_known_of_changes_outlives_every_entry(server: ValkeyServer) -> None:
+    """Changes that were counted anew would be taken for those that an entry has seen."""
+    store = Store(server, ttl_seconds=1000.0)
+    for touch in (lambda: store.change(ONE), lambda: store.look(str(ONE))):
+        touch()
+        assert server.admin.ttl(store.name("").keys()[0]) > 1000
+
+
 def test_an_entry_that_expires_soon_is_made_anew_by_one_before_it_does(server: ValkeyServer) -> None:
     """The longer its making took, the earlier (XFetch)."""
     store = Store(server)
