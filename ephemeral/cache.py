@@ -43,7 +43,7 @@ from ephemeral.scripts import Call, Command, Script
 
 # Longer than a read takes in a worker with a thousand others to serve; who holds one and dies is waited for so long.
 LEASE_SECONDS = 3.0
-# How long it is known where a store was changed last, beyond an entry's life: longer than a replica that is read may lag.
+# How long it is known where a store was changed last, beyond an entry's life: longer than a replica may be behind.
 STATE_SECONDS = 120
 # Of one store's entries: a few hundred pages of twenty products.
 STORE_BYTES = 4 << 20

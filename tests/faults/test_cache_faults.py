@@ -88,6 +88,20 @@ def test_back_with_another_memory_it_shows_nothing_of_before(
     assert prices(readers, mug) == {2}
 
 
+def test_while_the_server_is_full_a_writer_sees_the_write_by_credential_alone(
+    shop: Shop, server: ValkeyServer
+) -> None:
+    mug = shop.product(price=1)
+    path = f"/products/{mug['id']}"
+    is_cached([shop.merchant.afresh() for _ in range(8)], path)
+    server.admin.config_set("maxmemory", "1")
+    try:
+        ok(shop.merchant.afresh().patch(path, json={"price": 2}))
+        assert prices([shop.merchant.afresh() for _ in range(8)], mug) == {2}
+    finally:
+        server.admin.config_set("maxmemory", "0")
+
+
 def test_a_write_that_nobody_told_of_is_seen_by_its_writer_at_once(shop: Shop, server: ValkeyServer) -> None:
     """The worker could not tell the cache; the entry is there still, and the writer's token says that it is old."""
     mug = shop.product(price=1)

@@ -255,8 +255,24 @@ def test_a_server_that_refuses_is_not_there(server: ValkeyServer, setting: tuple
     try:
         with pytest.raises(EphemeralUnavailable):
             store.look("another")
-        with pytest.raises(EphemeralUnavailable):
-            store.change(ONE)
+        if setting[0] == "replica-of":
+            with pytest.raises(EphemeralUnavailable):
+                store.change(ONE)
     finally:
         server.admin.config_set("maxmemory", "0")
         server.admin.replicaof("NO", "ONE")
+
+
+def test_a_change_is_noted_also_where_the_server_is_full(server: ValkeyServer) -> None:
+    """What is there can be read while nothing can be stored, so it has to be voided."""
+    stores = [Store(server) for _ in range(2)]
+    assert stores[0].product(ONE) == "stored"
+    server.admin.config_set("maxmemory", "1")
+    try:
+        assert stores[0].look(str(ONE)) == "hit"
+        for store in stores:  # one that is known there, and one that is not
+            store.change(ONE)
+        with pytest.raises(EphemeralUnavailable):
+            stores[0].look(str(ONE))
+    finally:
+        server.admin.config_set("maxmemory", "0")
