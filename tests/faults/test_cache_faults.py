@@ -118,6 +118,24 @@ def test_a_write_that_nobody_told_of_is_seen_by_its_writer_at_once(shop: Shop, s
     assert prices(writers, mug) == {2}
 
 
+def test_what_a_credential_saw_while_the_server_was_away_does_not_vanish(
+    shop: Shop, server: ValkeyServer
+) -> None:
+    """It could not be remembered; the entry of before is there still, and nobody told the cache that it is old."""
+    mug, other = shop.product(price=1), shop.product()
+    shopper = shop.guest()
+    shoppers = [shopper.afresh() for _ in range(8)]
+    is_cached(shoppers, f"/products/{mug['id']}")
+    with server.frozen():
+        assert prices(shoppers, other) == {other["price"]}  # every worker has found it away
+        ok(shop.merchant.afresh().patch(f"/products/{mug['id']}", json={"price": 2}))
+        assert prices(shoppers, mug) == {2}
+    for _ in range(20):
+        assert prices([each.afresh() for each in shoppers], mug) == {2}
+    is_cached(shoppers, f"/products/{mug['id']}")
+    assert prices(shoppers, mug) == {2}
+
+
 def test_a_write_that_nobody_told_of_is_seen_by_all_within_two_seconds(
     databases: Databases, server: ValkeyServer
 ) -> None:
