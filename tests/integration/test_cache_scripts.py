@@ -203,9 +203,10 @@ def test_when_the_clock_is_set_back_nothing_outlives_its_time(server: ValkeyServ
     server.admin.hset(store.name("").keys()[1], str(ONE), later)
     assert store.look(str(ONE)) == "lease"
     state, lease = store.name("").keys()[0], f"lease:{ONE}"
-    lease_id, until_ms, granted, g = server.admin.hget(state, lease).split(b" ")
-    moved = b" ".join([lease_id, str(int(until_ms) + hour).encode(), str(int(granted) + hour).encode(), g])
-    server.admin.hset(state, lease, moved)
+    given = server.admin.hget(state, lease)
+    assert isinstance(given, bytes)
+    lease_id, until_ms, granted, g = given.decode().split(" ")
+    server.admin.hset(state, lease, f"{lease_id} {int(until_ms) + hour} {int(granted) + hour} {g}")
     assert store.look(str(ONE)) == "lease"
     assert store.look(str(ONE)) == "wait"
 
