@@ -31,7 +31,7 @@ import random
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import log
+from math import ceil, log
 from typing import Any, Literal
 from uuid import UUID
 
@@ -44,7 +44,7 @@ from ephemeral.scripts import Call, Command, Script
 
 # Longer than a read takes in a worker with a thousand others to serve; who holds one and dies is waited for so long.
 LEASE_SECONDS = 3.0
-# How long it is known where a store was changed last: longer than a replica that is read may lag.
+# How long it is known where a store was changed last, beyond an entry's life: longer than a replica may be behind.
 STATE_SECONDS = 120
 # Of one store's entries: a few hundred pages of twenty products.
 STORE_BYTES = 4 << 20
@@ -119,6 +119,7 @@ class Cache:
     def __init__(self, server: RoundTrips, ttl_seconds: float, max_bytes: int) -> None:
         self._server = server
         self.ttl_seconds = ttl_seconds
+        self._state_seconds = STATE_SECONDS + ceil(ttl_seconds)
         self._max_bytes = max_bytes
         self.full = False
 
@@ -130,7 +131,7 @@ class Cache:
         timeline, lsn = wanted
         arguments: list[str | int] = [name.text, epoch, lease_id, round(LEASE_SECONDS * 1000)]
         arguments += [f"{timeline:010d}", f"{lsn:020d}", f"{-log(1.0 - random.random()):.6f}"]  # noqa: S311
-        arguments += [int(ignore), STATE_SECONDS]
+        arguments += [int(ignore), self._state_seconds, round(self.ttl_seconds * 1000)]
         looked, *others = self._server.ask(LOOK(name.keys(), *arguments), *beside)
         reply, server = looked.value, looked.server
         if isinstance(reply, redis.ResponseError) or not server.run_id or server.may_evict:
@@ -167,7 +168,7 @@ class Cache:
         """Note what a write changed; `place` lies behind its commit, None where that is not known."""
         position = "" if place is None else f"{place[0]:010d}{place[1]:020d}"
         noted = [kind + _digits(product_id) for kind, product_id in changes]
-        arguments: list[Any] = [epoch, position, STATE_SECONDS, *noted]
+        arguments: list[Any] = [epoch, position, self._state_seconds, *noted]
         self._run(CHANGE(_keys(store_id), *arguments))
 
     def weigh(self) -> None:

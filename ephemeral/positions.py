@@ -19,6 +19,9 @@ that may be read has it. So it does no harm that another worker, which reaches t
 there and reads a replica. When the server is back nothing need be done: the memory is the same, and lacks only such
 writes.
 
+**It was away, and what was read meanwhile is cached.** A cached answer may be older than every replica, so waiting for
+these is not enough: the marker is deleted as soon as the server is back (`doubt`), and all go by a new floor.
+
 **It has become a replica of another server, or is full.** The marker is read by a command that counts as a write
 (GETEX ... PERSIST, which changes nothing), so a replica, whose memory may be older, refuses it. A server that evicts
 when it is full is not trusted at all: what it throws away leaves no trace. One that refuses to store is only away for
@@ -112,6 +115,8 @@ class RememberedPositions:
         self._memory: _Memory | None = None
         self._distrusted_until = -inf
         self._warned = False
+        # How often something was left out of the memory, and of how many of these it was rid: see `doubt`.
+        self._doubts = self._rid_of_doubts = 0
 
     def remember(self, credential: str, positions: Places) -> bool:
         """Raise what is known of this credential. False where that could not be stored, or it is not certain."""
@@ -140,6 +145,8 @@ class RememberedPositions:
         """The commands whose replies `hear` wants, in one packet and in this order; none where it needs none."""
         if not credential.startswith(REMEMBERED_PREFIXES) or self._clock() < self._distrusted_until:
             return ()
+        if self._doubts != self._rid_of_doubts:
+            return ()
         # The entry first: where the memory is lost between the two, the marker is gone as well.
         return ("HGETALL", _entry_key(credential)), _READ_MARKER
 
@@ -161,6 +168,25 @@ class RememberedPositions:
         with self._lock:
             self._distrusted_until = max(self._distrusted_until, self._clock() + seconds)
             self._memory = None
+
+    def doubt(self) -> None:
+        """Somebody was shown what could not be remembered, and may be shown what is older than all replicas: a cached
+        answer. So the memory has to become another one, with a floor of its own, for every process."""
+        self._doubts += 1
+
+    def tend(self) -> None:
+        """Have it become another one as soon as the server answers; until then nothing is known here. Called by one
+        thread, several times a second: for so long another process may still trust it."""
+        doubts = self._doubts
+        if doubts == self._rid_of_doubts:
+            return
+        try:
+            # Not another marker in its place: a server that is full takes nothing, but lets go of what it has.
+            (reply,) = self._server.ask(("DEL", _MARKER))
+        except EphemeralUnavailable:
+            return
+        if isinstance(reply.value, int):
+            self._rid_of_doubts = doubts
 
     def _floor(self, server: Server, marker: Any) -> dict[int, Place] | None:
         """The floor under the memory that this marker stands for; None while it is not trusted."""

@@ -137,9 +137,9 @@ def _see_earlier_writes(scope: Scope, marketplace: Marketplace) -> None:
         if text:
             scope.positions = merge(scope.positions, marketplace.tokens.decode(text))
     scope.carries_token = bool(scope.positions)
-    bearer = request.headers.get("Authorization", "")[7:]
+    bearer = _bearer()
     if bearer.startswith(REMEMBERED):
-        scope.credential = bearer.strip()
+        scope.credential = bearer
 
 
 def _begin() -> None:

@@ -25,6 +25,7 @@ from routing.cached_reads import CachedReads
 from routing.catalog import Catalog
 from routing.every_shard import EveryShard
 from routing.map_cache import MapCache
+from routing.memory import TEND_SECONDS as MEMORY_SECONDS
 from routing.memory import SessionMemory
 from routing.replay import Limits, ReplayPositions
 from routing.replica_reads import ReplicaReads
@@ -105,6 +106,7 @@ class Marketplace:
         self._every(SWEEP_SECONDS, self._housekeeping.sweep)
         self._every(WEIGH_SECONDS, self._weigh_cache)
         self._every(TEND_SECONDS, self.locks.tend)
+        self._every(MEMORY_SECONDS, self.memory.tend)
         self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools, self.replay.states()))
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
 

@@ -25,6 +25,8 @@ logger = logging.getLogger("routing")
 SETTLE_SECONDS = 2.0
 # A flag that goes off is off on every worker within this.
 OFF_SECONDS = 1.0
+# For so long, after the server is back, another worker may show a credential less than it saw meanwhile.
+TEND_SECONDS = 0.1
 # How long a write whose position could not be remembered waits for the replicas before it is answered.
 CATCH_UP_SECONDS = 1.0
 
@@ -139,8 +141,14 @@ class SessionMemory:
         }
         with scope.timed("session"):
             remembered = self._remembered.remember(scope.credential, positions)
+            if not remembered and caching:
+                self._remembered.doubt()
             if not remembered and scope.wrote and reading_replicas:
                 self._wait_for_replicas(scope)
+
+    def tend(self) -> None:
+        """Make up for what could not be remembered; to be called every TEND_SECONDS."""
+        self._remembered.tend()
 
     def _floor(self, moment: float) -> Mapping[int, tuple[int, int]] | None:
         """Where every shard's primary stood after that moment."""

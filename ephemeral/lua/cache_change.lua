@@ -10,8 +10,12 @@
 --          found by other words), then the product's id as 39 digits
 -- returns  how many changes there were so far
 -- Atomic: whoever reads an entry afterwards sees all of them.
+--
+-- It is noted also where the server is full: a script is refused at its first write that may take memory, and not once
+-- it has written without. What is there can still be read then, so it must be voided.
 local CHANGES = 128
 
+redis.call('EXPIRE', KEYS[1], ARGV[3])
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'g', 'at')
 local epoch, g, at = tonumber(state[1] or 0), tonumber(state[2] or 0), state[3] or ''
 if epoch < tonumber(ARGV[1]) then

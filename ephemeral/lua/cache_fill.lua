@@ -12,7 +12,8 @@
 -- ARGV[8]  the highest
 -- ARGV[9]  the rest of the entry
 -- ARGV[10] how many bytes the store's entries may take
--- returns  'stored' · 'refused': read before the latest change, or the lease is no more · 'late' · 'full'
+-- returns  'stored' · 'refused': read before the latest change, or the lease is no more · 'late', or the
+--          clock was set back · 'full'
 -- Atomic: no change comes between the check and the keeping.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -32,12 +33,15 @@ if g ~= leased_g then
     end
 end
 local expires = granted + ARGV[4]
-if now >= expires then
+if now >= expires or now < granted then
     return 'late'
 end
 
 local entry = string.format('%.0f %.0f %.0f %s %s %s %s ', expires, now - granted, g, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
     .. ARGV[9]
+if #entry > tonumber(ARGV[10]) then
+    return 'full'
+end
 local bytes = tonumber(redis.call('HGET', KEYS[2], '#') or 0)
 bytes = bytes + #entry - redis.call('HSTRLEN', KEYS[2], ARGV[1])
 local tries = 64

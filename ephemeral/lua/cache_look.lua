@@ -12,12 +12,14 @@
 -- ARGV[7]  -ln(random): by how many times the making's duration it is refreshed early (XFetch)
 -- ARGV[8]  1: whatever entry there is does not count
 -- ARGV[9]  how long the state is kept, in seconds
+-- ARGV[10] how long an entry is good at most, in ms
 -- returns  {'hit', entry} · {'lease', at}: make it, and fill in · {'wait'}: another one makes it · {'moved'}: the
 --          caller's map is older than the store's
 -- Atomic: of any number of callers one gets the lease, and nothing changes between judging an entry and handing it out.
 --
 -- Positions and ids are compared as text, as position_remember.lua says why. An entry on another timeline is not judged
 -- here: that takes the timelines' history, which only the caller has. It does not count.
+-- What is good for longer than anything can be was made before the clock was set back. It does not count either.
 local CHANGES = 128
 
 local time = redis.call('TIME')
@@ -59,18 +61,20 @@ local entry = ARGV[8] ~= '1' and redis.call('HGET', KEYS[2], ARGV[1])
 local due = true
 if entry then
     local expires, took, seen, timeline, lsn, low, high = entry:match('^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ')
-    expires = tonumber(expires or 0)
-    if now >= expires or timeline ~= ARGV[5] or lsn < ARGV[6] or changed_since(tonumber(seen), low, high) then
+    local left = tonumber(expires or 0) - now
+    if left <= 0 or left > tonumber(ARGV[10]) or timeline ~= ARGV[5] or lsn < ARGV[6]
+        or changed_since(tonumber(seen), low, high) then
         entry = false
     else
-        due = now + took * tonumber(ARGV[7]) >= expires
+        due = took * tonumber(ARGV[7]) >= left
     end
 end
 if entry and not due then
     return {'hit', entry}
 end
 local held_by, held_until = (lease or ''):match('^(%x+) (%d+) ')
-if held_by and held_by ~= ARGV[3] and tonumber(held_until) > now then
+local held_for = tonumber(held_until or 0) - now
+if held_by ~= ARGV[3] and held_for > 0 and held_for <= tonumber(ARGV[4]) then
     if entry then
         return {'hit', entry}
     end

@@ -101,7 +101,7 @@ SELECT
     END AS outcome,
     coalesce(a.response, e.response) AS response,
     coalesce(e.order_id, %(order_id)s) AS order_id,
-    coalesce(e.cart_version, %(cart_version)s) AS cart_version,
+    CASE WHEN e.order_id IS NULL THEN %(cart_version)s ELSE e.cart_version END AS cart_version,
     (SELECT json_agg(json_build_object('product_id', product_id, 'requested', requested, 'available', available)
         ORDER BY product_id)::text FROM short) AS short
 FROM verdict AS v

@@ -164,7 +164,7 @@ def test_a_writer_sees_the_write_by_token_cookie_or_credential_alone(shop: Shop)
     mug, other = shop.product(), shop.product()
     path = f"/products/{other['id']}"
     known(shop)
-    for carry in ("cookie", "header", "credential"):
+    for carry in ("cookie", "header", "credential", "credential behind two blanks"):
         hit(shop.anyone, path)
         answer = shop.merchant.patch(f"/products/{mug['id']}", json={"price": 1})
         ok(answer)
@@ -173,6 +173,8 @@ def test_a_writer_sees_the_write_by_token_cookie_or_credential_alone(shop: Shop)
         if carry == "header":
             reader = shop.caller(None)
             reader.http.headers["Consistency-Token"] = token
+        if carry == "credential behind two blanks":  # RFC 9110 section 11.4: one or more
+            reader.http.headers["Authorization"] = f"Bearer  {shop.api_key}"
         assert cached(reader.get(path)) == "miss", carry
         assert cached(hit(reader.afresh() if carry == "credential" else reader, path)) == "hit"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.cluster_fixtures import Service
+from tests.cluster_fixtures import Databases, Service
 from tests.shop import Json, Shop, ok, refused
 
 
@@ -148,6 +149,21 @@ def test_a_checkout_is_replayed_although_the_cart_is_another_by_now(shop: Shop) 
     again = shop.place_order(guest, key="cart")
     assert again.content == first.content
     assert again.headers["Idempotent-Replayed"] == "true"
+    assert [line["product_id"] for line in ok(guest.get("/cart"))["items"]] == [plate["id"]]
+
+
+def test_a_replay_that_knows_no_cart_leaves_the_one_there_is(shop: Shop, databases: Databases) -> None:
+    """What 0005_carts_once.sql made of the second of two orders of one cart, from before there was that index."""
+    mug, plate, guest = shop.product(), shop.product(), shop.guest()
+    shop.put_in_cart(guest, mug)
+    first = shop.place_order(guest, key="cart")
+    for shard in databases.cluster.topology.shard_names:
+        with psycopg.connect(databases.dsn(shard)) as connection:
+            connection.execute(
+                "UPDATE idempotency_keys SET cart_version = NULL WHERE store_id = %s", [shop.id]
+            )
+    shop.put_in_cart(guest, plate)
+    assert shop.place_order(guest, key="cart").content == first.content
     assert [line["product_id"] for line in ok(guest.get("/cart"))["items"]] == [plate["id"]]
 
 

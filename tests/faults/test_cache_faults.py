@@ -88,6 +88,20 @@ def test_back_with_another_memory_it_shows_nothing_of_before(
     assert prices(readers, mug) == {2}
 
 
+def test_while_the_server_is_full_a_writer_sees_the_write_by_credential_alone(
+    shop: Shop, server: ValkeyServer
+) -> None:
+    mug = shop.product(price=1)
+    path = f"/products/{mug['id']}"
+    is_cached([shop.merchant.afresh() for _ in range(8)], path)
+    server.admin.config_set("maxmemory", "1")
+    try:
+        ok(shop.merchant.afresh().patch(path, json={"price": 2}))
+        assert prices([shop.merchant.afresh() for _ in range(8)], mug) == {2}
+    finally:
+        server.admin.config_set("maxmemory", "0")
+
+
 def test_a_write_that_nobody_told_of_is_seen_by_its_writer_at_once(shop: Shop, server: ValkeyServer) -> None:
     """The worker could not tell the cache; the entry is there still, and the writer's token says that it is old."""
     mug = shop.product(price=1)
@@ -102,6 +116,24 @@ def test_a_write_that_nobody_told_of_is_seen_by_its_writer_at_once(shop: Shop, s
     assert prices(writers, mug) == {2}
     is_cached(writers, f"/products/{mug['id']}")
     assert prices(writers, mug) == {2}
+
+
+def test_what_a_credential_saw_while_the_server_was_away_does_not_vanish(
+    shop: Shop, server: ValkeyServer
+) -> None:
+    """It could not be remembered; the entry of before is there still, and nobody told the cache that it is old."""
+    mug, other = shop.product(price=1), shop.product()
+    shopper = shop.guest()
+    shoppers = [shopper.afresh() for _ in range(8)]
+    is_cached(shoppers, f"/products/{mug['id']}")
+    with server.frozen():
+        assert prices(shoppers, other) == {other["price"]}  # every worker has found it away
+        ok(shop.merchant.afresh().patch(f"/products/{mug['id']}", json={"price": 2}))
+        assert prices(shoppers, mug) == {2}
+    for _ in range(20):
+        assert prices([each.afresh() for each in shoppers], mug) == {2}
+    is_cached(shoppers, f"/products/{mug['id']}")
+    assert prices(shoppers, mug) == {2}
 
 
 def test_a_write_that_nobody_told_of_is_seen_by_all_within_two_seconds(

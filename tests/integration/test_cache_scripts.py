@@ -144,8 +144,16 @@ def test_a_store_throws_out_its_own_entries(server: ValkeyServer) -> None:
     assert {greedy.fill(f"page {number}", Kept(page)) for number in range(30)} == {"stored"}
     used = sum(len(value) for value in server.admin.hvals(greedy.name("").keys()[1]))
     assert STORE_BYTES // 2 < used <= STORE_BYTES
-    assert greedy.fill("all", Kept(b"x" * STORE_BYTES)) == "full"
     assert modest.look(str(ONE)) == "hit"
+
+
+def test_what_is_more_than_a_stores_share_throws_nothing_out_and_leaves_nothing(server: ValkeyServer) -> None:
+    store, whole = Store(server), Kept(b"x" * STORE_BYTES)
+    assert store.fill("all", whole) == "full"
+    assert not server.admin.exists(store.name("").keys()[1])
+    assert store.product(ONE) == "stored"
+    assert store.fill("all", whole) == "full"
+    assert store.look(str(ONE)) == "hit"
 
 
 def test_while_the_server_is_too_full_nothing_is_kept(server: ValkeyServer) -> None:
@@ -167,6 +175,14 @@ def test_entries_live_for_their_time_and_absent_things_for_a_part_of_it(server: 
     assert 20 < left[1] <= 31
 
 
+def test_what_is_known_of_changes_outlives_every_entry(server: ValkeyServer) -> None:
+    """Changes that were counted anew would be taken for those that an entry has seen."""
+    store = Store(server, ttl_seconds=1000.0)
+    for touch in (lambda: store.change(ONE), lambda: store.look(str(ONE))):
+        touch()
+        assert server.admin.ttl(store.name("").keys()[0]) > 1000
+
+
 def test_an_entry_that_expires_soon_is_made_anew_by_one_before_it_does(server: ValkeyServer) -> None:
     """The longer its making took, the earlier (XFetch)."""
     store = Store(server)
@@ -176,6 +192,23 @@ def test_an_entry_that_expires_soon_is_made_anew_by_one_before_it_does(server: V
     server.admin.hset(store.name("").keys()[1], str(ONE), b" ".join([expires, took, *rest]))
     assert store.look(str(ONE)) == "lease"
     assert [store.look(str(ONE)) for _ in range(3)] == ["hit"] * 3
+
+
+def test_when_the_clock_is_set_back_nothing_outlives_its_time(server: ValkeyServer) -> None:
+    """By the new clock an entry, and a lease whose holder died, would be good for an hour."""
+    store, hour = Store(server), 3_600_000
+    assert store.product(ONE) == "stored"
+    expires, *rest = entry_of(server, store, str(ONE))
+    later = b" ".join([str(int(expires) + hour).encode(), *rest])
+    server.admin.hset(store.name("").keys()[1], str(ONE), later)
+    assert store.look(str(ONE)) == "lease"
+    state, lease = store.name("").keys()[0], f"lease:{ONE}"
+    given = server.admin.hget(state, lease)
+    assert isinstance(given, bytes)
+    lease_id, until_ms, granted, g = given.decode().split(" ")
+    server.admin.hset(state, lease, f"{lease_id} {int(until_ms) + hour} {int(granted) + hour} {g}")
+    assert store.look(str(ONE)) == "lease"
+    assert store.look(str(ONE)) == "wait"
 
 
 def test_scripts_that_were_flushed_are_sent_again(store: Store, server: ValkeyServer) -> None:
@@ -222,8 +255,23 @@ def test_a_server_that_refuses_is_not_there(server: ValkeyServer, setting: tuple
         server.admin.replicaof("127.0.0.1", "1")
     try:
         assert store.look("another") == "refused"
-        with pytest.raises(EphemeralUnavailable):
-            store.change(ONE)
+        if setting[0] == "replica-of":
+            with pytest.raises(EphemeralUnavailable):
+                store.change(ONE)
     finally:
         server.admin.config_set("maxmemory", "0")
         server.admin.replicaof("NO", "ONE")
+
+
+def test_a_change_is_noted_also_where_the_server_is_full(server: ValkeyServer) -> None:
+    """What is there can be read while nothing can be stored, so it has to be voided."""
+    stores = [Store(server) for _ in range(2)]
+    assert stores[0].product(ONE) == "stored"
+    server.admin.config_set("maxmemory", "1")
+    try:
+        assert stores[0].look(str(ONE)) == "hit"
+        for store in stores:  # one that is known there, and one that is not
+            store.change(ONE)
+        assert stores[0].look(str(ONE)) == "refused"
+    finally:
+        server.admin.config_set("maxmemory", "0")

@@ -324,6 +324,23 @@ def test_an_entry_of_another_kind_concerns_its_credential_only(here: Process, se
     assert here.recall(KEY) == Recalled({ONE: (1, 3)}, {})
 
 
+def test_after_a_doubt_every_process_goes_by_a_new_floor(here: Process, server: ValkeyServer) -> None:
+    there = Process(server.url).settle()
+    here.positions.doubt()
+    assert here.recall(SESSION) is None
+    assert there.recall(SESSION) == Recalled({}, {})
+    server.admin.config_set("maxmemory", "1")  # that it is full does not keep it from this
+    try:
+        here.positions.tend()
+        assert there.recall(SESSION) is None
+    finally:
+        server.admin.config_set("maxmemory", "0")
+    for each in (here, there):
+        assert [each.recall(SESSION), each.recall(SESSION)] == [None, None]
+        each.sample()
+        assert each.recall(SESSION) == Recalled({}, FLOOR)
+
+
 def test_a_marker_of_another_kind_is_none(here: Process, server: ValkeyServer) -> None:
     server.admin.delete("position-marker:{positions}")
     server.admin.hset("position-marker:{positions}", "a", "b")

@@ -27,13 +27,14 @@ TAIL = 100
 
 @contextmanager
 def under_test() -> Iterator[tuple[Servers, Service]]:
-    """Two shards of three nodes, and the service with reads from replicas."""
+    """Two shards of three nodes, and the service with reads from replicas and from the cache, and with locks."""
     with (
         running_servers(replicas=2) as servers,
         fresh_databases(servers.cluster) as databases,
         serving(databases.settings) as service,
     ):
-        switch_on(service, "read_replicas")
+        for flag in ("read_replicas", "redis_cache", "distributed_locks"):
+            switch_on(service, flag)
         yield servers, service
 
 
