@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ephemeral.round_trip
 from app import create_app as create
 from config import load
 from ephemeral.cache import Cache
@@ -31,6 +32,8 @@ MOMENTS: dict[str, tuple[type, str]] = {
     "change": (Cache, "change"),
 }
 _POLL_SECONDS = 0.002
+# On a busy machine a server that is well must not seem frozen, for then steps are left out.
+_PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
@@ -61,6 +64,7 @@ def create_app() -> object:
     folder = _folder(load().var)
     for moment, (kind, method) in MOMENTS.items():
         setattr(kind, method, _stopping(getattr(kind, method), folder / moment))
+    ephemeral.round_trip.PATIENCE_SECONDS = _PATIENCE_SECONDS
     return create()
 
 
