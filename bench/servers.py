@@ -152,6 +152,11 @@ class Servers:
             return {name for name, replayed in behind if replayed} >= others
         return False
 
+    def processes(self) -> list[dict[str, Any]]:
+        """As `$VAR/cluster.json` lists them."""
+        found: list[dict[str, Any]] = self._described()["processes"]
+        return found
+
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments],

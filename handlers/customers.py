@@ -70,7 +70,13 @@ def list_customers(call: Call, store_id: UUID) -> Answer:
     errors=(NotFound, Unauthorized),
 )
 def create_session(call: Call, store_id: UUID) -> Answer:
-    """Start a session: a guest's, or a customer's with e-mail and password."""
+    """Start a session: a guest's, or a customer's with e-mail and password.
+
+    A guest who signs in with `Authorization: Bearer` and the guest's session token takes the cart along: its lines move
+    into the customer's. Quantities of the same product add up, to 10,000 at most; of a cart's 100 lines what does not
+    fit stays in the guest's cart, and so does all of it while carts are not available. Any other credential makes no
+    difference.
+    """
     parts, email, password = call.marketplace, call.body.email, call.body.password
     if email is UNSET and password is UNSET:
         session = customers.start_guest_session(parts.router, parts.credentials, call.scope, store_id)
@@ -85,8 +91,9 @@ def create_session(call: Call, store_id: UUID) -> Answer:
             parts.router,
             parts.credentials,
             parts.passwords,
+            parts.carts,
             call.scope,
-            store_id,
+            store_id=store_id,
             email=email,
             password=password,
         )

@@ -62,6 +62,10 @@ class Credential:
         return (self.customer_id or self.id) if self.kind == "session" else None
 
     @property
+    def is_guest(self) -> bool:
+        return self.kind == "session" and self.customer_id is None
+
+    @property
     def session_id(self) -> UUID | None:
         return self.id if self.kind == "session" else None
 

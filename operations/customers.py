@@ -9,9 +9,10 @@ from uuid import UUID
 
 import ids
 import sql
-from ephemeral.carts import CartKey, Carts
+from ephemeral.carts import Carts
 from ephemeral.client import EphemeralUnavailable
 from errors import EmailTaken, Unauthorized
+from operations.carts import cart_key, join_carts
 from operations.credentials import Credential, Credentials
 from operations.pages import Cursors, Page
 from operations.passwords import PasswordHasher
@@ -87,17 +88,25 @@ def sign_in(
     router: Router,
     credentials: Credentials,
     passwords: PasswordHasher,
+    carts: Carts,
     scope: Scope,
-    store_id: UUID,
     *,
+    store_id: UUID,
     email: str,
     password: str,
 ) -> Session:
-    """A customer's session. Raises `Unauthorized`, the same for a wrong password as for an unknown e-mail."""
+    """A customer's session; a guest of this store who signs in with it takes the cart along.
+
+    Raises `Unauthorized`, the same for a wrong password as for an unknown e-mail.
+    """
     customer_id, kept = router.read(scope, store_id, FIND_CUSTOMER, {"email": email})
     if not passwords.verify(password, kept):
         raise Unauthorized("The e-mail or the password is wrong.")
-    token, expires_in = credentials.new_session(store_id, ids.new_id(), customer_id)
+    session_id = ids.new_id()
+    token, expires_in = credentials.new_session(store_id, session_id, customer_id)
+    guest = credentials.recognize(scope.credential) if scope.credential else None
+    if guest is not None and guest.is_guest and guest.store_id == store_id:
+        join_carts(router, carts, scope, guest, Credential("session", session_id, store_id, customer_id))
     return Session(token, customer_id, expires_in)
 
 
@@ -110,8 +119,3 @@ def sign_out(router: Router, carts: Carts, scope: Scope, session: Credential) ->
     # Where it cannot be told, the session's mark there runs out within a minute (ephemeral/carts.py).
     with suppress(EphemeralUnavailable):
         carts.sign_out(cart_key(session))
-
-
-def cart_key(session: Credential) -> CartKey:
-    """The cart of whoever this session belongs to."""
-    return CartKey(session.store_id, session.customer_id or session.id, session.id)

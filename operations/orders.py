@@ -28,9 +28,8 @@ from errors import (
     Unauthorized,
     UnknownProduct,
 )
-from operations.carts import read_cart
+from operations.carts import cart_key, read_cart
 from operations.credentials import Credential
-from operations.customers import cart_key
 from operations.pages import Cursors, Page
 from routing.cached_reads import CachedReads, Change
 from routing.router import Router, Row

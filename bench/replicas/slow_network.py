@@ -1,4 +1,4 @@
-"""A service far from PostgreSQL: every node behind a proxy that delays, and a catalog that leads through them."""
+"""A service far from its servers: each behind a proxy that delays and counts, and a catalog that leads through them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -35,7 +35,7 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON ROUTINES TO app;
 
 
 class Proxies:
-    """`ports`: node → the port of its proxy."""
+    """`ports`: a server's name → the port of its proxy."""
 
     def __init__(self, ports: dict[str, int], process: subprocess.Popen[str]) -> None:
         self.ports = ports
@@ -52,9 +52,17 @@ class Proxies:
 
 @contextmanager
 def proxies(servers: Servers, round_trip_ms: float) -> Iterator[Proxies]:
-    targets = {node: conninfo_to_dict(servers.conninfo(node))["port"] for node in servers.nodes}
-    ports = {node: free_port() for node in servers.nodes}
-    routes = [f"{ports[node]}:{targets[node]}" for node in servers.nodes]
+    """To every node."""
+    nodes = {node: str(conninfo_to_dict(servers.conninfo(node))["port"]) for node in servers.nodes}
+    with proxies_to(nodes, round_trip_ms) as between:
+        yield between
+
+
+@contextmanager
+def proxies_to(targets: Mapping[str, str], round_trip_ms: float) -> Iterator[Proxies]:
+    """`targets`: the servers' ports by their names."""
+    ports = {name: free_port() for name in targets}
+    routes = [f"{ports[name]}:{port}" for name, port in targets.items()]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.delay_proxy", "--delay-ms", str(round_trip_ms / 2), *routes],
         cwd=config.ROOT,
@@ -101,10 +109,17 @@ def catalog(servers: Servers, ports: dict[str, int]) -> Iterator[str]:
 @contextmanager
 def service(catalog_dsn: str) -> Iterator[str]:
     """gunicorn with this catalog on a free port; its address."""
+    with running(CATALOG_DSN=catalog_dsn) as (address, _):
+        yield address
+
+
+@contextmanager
+def running(**settings: str) -> Iterator[tuple[str, int]]:
+    """gunicorn with these settings on a free port; its address, and its main process's id."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        values = {"CATALOG_DSN": catalog_dsn, "PORT": str(port), "METRICS_DIR": str(Path(folder) / "metrics")}
+        values = settings | {"PORT": str(port), "METRICS_DIR": str(Path(folder) / "metrics")}
         with log.open("w") as output:
             process = _start(values, output)
         try:
@@ -112,7 +127,7 @@ def service(catalog_dsn: str) -> Iterator[str]:
             wait_for(lambda: process.poll() is not None or _is_ready(address), "the service is ready")
             if process.poll() is not None:
                 raise SystemExit(f"the service did not start:\n{log.read_text()}")
-            yield address
+            yield address, process.pid
         finally:
             process.terminate()
             process.wait()

@@ -2,12 +2,13 @@
 --
 -- KEYS[1]  the cart: a hash of product id -> quantity
 -- KEYS[2]  the mark of a session that was lately found not to be signed out
--- KEYS[3]  the cart's version, which every change replaces
+-- KEYS[3]  the cart's version: INCARNATION.CHANGE. The second part every change replaces; the first one a cart has from
+--          its first line until it is emptied as a whole, so that a join knows what it has had (cart_join.lua)
 -- ARGV[1]  how long an untouched cart is kept, in seconds
 -- ARGV[2]  the product's id
 -- ARGV[3]  the quantity; 0 removes the line
 -- ARGV[4]  how many lines a cart may have
--- ARGV[5]  the new version
+-- ARGV[5]  a new name, for the change, and for the incarnation where one begins
 -- ARGV[6]  1: only where the line is there already
 -- returns  nil where the session has no mark; 'full' where one line more is too many; 'absent' where the line is not
 --          there and ARGV[6] asks for it; else {version, product id, quantity, ...}
@@ -25,8 +26,9 @@ elseif not present and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
 else
     redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 end
-redis.call('SET', KEYS[3], ARGV[5], 'EX', ARGV[1])
+local version = (string.match(redis.call('GET', KEYS[3]) or '', '^[^.]+') or ARGV[5]) .. '.' .. ARGV[5]
+redis.call('SET', KEYS[3], version, 'EX', ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 local cart = redis.call('HGETALL', KEYS[1])
-table.insert(cart, 1, ARGV[5])
+table.insert(cart, 1, version)
 return cart

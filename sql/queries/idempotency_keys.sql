@@ -1,3 +1,14 @@
+-- name: is_cart_checked_out
+-- role: primary
+-- returns: one
+-- Whether an order was made of a cart as it stood in this version; idempotency_keys_cart serves it.
+SELECT EXISTS (
+    SELECT FROM idempotency_keys AS k
+    WHERE k.store_id = s.store_id AND k.cart_version = %(cart_version)s::text AND k.cart_version <> ''
+)
+FROM stores AS s
+WHERE s.store_id = %(store_id)s;
+
 -- name: sweep_idempotency_keys
 -- role: primary
 -- returns: none

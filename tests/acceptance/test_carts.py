@@ -196,3 +196,18 @@ def test_a_cart_that_is_left_alone_is_forgotten_when_it_says(market: Service) ->
         kept = [server.ttl(key) for key in server.scan_iter(f"cart*{shop.id}*")]
     assert kept
     assert all(says - 60 < seconds <= says for seconds in kept)
+
+
+@pytest.mark.parametrize("use", ["read", "put"])
+def test_every_use_of_a_cart_keeps_it_for_another_while(market: Service, use: str) -> None:
+    shop = Shop.create(market)
+    shopper, product = shop.guest(), shop.product()
+    shop.put_in_cart(shopper, product)
+    with redis.Redis.from_url(market.settings.redis_url) as server:
+        keys = list(server.scan_iter(f"cart*{shop.id}*"))
+        assert len(keys) == 2
+        assert all(server.expire(key, 100) for key in keys)
+        says = (ok(shopper.get("/cart")) if use == "read" else shop.put_in_cart(shopper, product, 2))[
+            "expires_in"
+        ]
+        assert all(says - 60 < server.ttl(key) <= says for key in keys)
