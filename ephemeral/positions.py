@@ -123,7 +123,7 @@ class RememberedPositions:
             (reply,) = self._server.ask(REMEMBER([_entry_key(credential)], *arguments))
         except EphemeralUnavailable:
             return False
-        return bool(reply.value == 1)
+        return bool(reply.value == 1 and reply.server.sole)
 
     def recall(self, credential: str) -> Recalled | None:
         """What a replica must have for this credential; None where that is not known."""
@@ -149,6 +149,8 @@ class RememberedPositions:
         if not replies:
             return None
         entry, marker = replies
+        if entry.server is not marker.server:  # not of one packet: their slot is on its way to another server
+            return None
         floor = self._floor(marker.server, marker.value)
         positions = _positions(entry.value)
         if floor is None or positions is None:
@@ -199,7 +201,7 @@ class RememberedPositions:
 
     def _keeps(self, server: Server) -> bool:
         if server.run_id and not server.may_evict:
-            return True
+            return server.sole
         if not self._warned:
             self._warned = True
             logger.warning(

@@ -11,7 +11,6 @@ import sql
 from config import Settings, parse_weights
 from ephemeral.cache import Cache
 from ephemeral.carts import Carts
-from ephemeral.client import connect
 from ephemeral.limiter import Limiter
 from ephemeral.locks import TEND_SECONDS, Locks
 from ephemeral.round_trip import RoundTrips
@@ -56,7 +55,7 @@ class Marketplace:
         )
         self.passwords = PasswordHasher(settings.scrypt_log2_n)
         # One for all that the request's path asks that server: who finds it away spares the others.
-        self.redis = RoundTrips(connect(settings.redis_url))
+        self.redis = RoundTrips.to(settings.redis_url)
         self.carts = Carts(self.redis, settings.cart_ttl_seconds)
         self.limiter = Limiter(self.redis, settings.workers)
         self.locks = Locks(settings.lock_urls, settings.lock_ttl_seconds)

@@ -1,0 +1,177 @@
+"""Valkeys that belong together: a primary and its replica below three sentinels, and a cluster of three primaries.
+
+Timeouts are short, so that a failover takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from redis.crc import key_slot
+
+from devcluster.programs import valkey_program
+from devcluster.topology import HOST
+from tests.cluster_fixtures import free_ports
+from tests.shard_servers import until
+from tests.valkey_server import PASSWORD, ValkeyServer
+
+_SERVICE, _SENTINEL_PASSWORD = "shop", "of-the-sentinels"  # noqa: S105
+# The first node's has the positions, the second one's the limits.
+_THIRDS = {0: (5461, 10922), 1: (0, 5460), 2: (10923, 16383)}
+_REPLICATES = ("--masterauth", PASSWORD, "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
+
+
+class Fleet:
+    """What tests of either kind need: the setting's value, and all servers that have data."""
+
+    def __init__(self, url: str, servers: Sequence[ValkeyServer]) -> None:
+        self.url = url
+        self.servers = servers
+
+    def primaries(self) -> list[ValkeyServer]:
+        return [server for server in self.servers if is_primary(server)]
+
+    def empty(self) -> None:
+        for server in self.primaries():
+            server.admin.flushall()
+
+
+def is_primary(server: ValkeyServer) -> bool:
+    return "master_host" not in server.admin.info("replication")
+
+
+@contextmanager
+def running_sentinels() -> Iterator[Fleet]:
+    """A primary and a replica, in this order, and three sentinels, who have found them and each other."""
+    with _folders() as folder:
+        primary = ValkeyServer(folder("primary"), *_REPLICATES)
+        replica = ValkeyServer(folder("replica"), *_REPLICATES, "--replicaof", f"{HOST} {primary.port}")
+        ports = [free_ports(1) for _ in range(3)]
+        sentinels = []
+        try:
+            primary.start()
+            replica.start()
+            until(lambda: replica.admin.info("replication")["master_link_status"] == "up")
+            sentinels += [_sentinel(folder(f"sentinel-{port}"), port, primary.port) for port in ports]
+            clients = [redis.Redis(HOST, port, password=_SENTINEL_PASSWORD) for port in ports]
+            until(lambda: all(_is_complete(client) for client in clients))
+            hosts = ",".join(f"{HOST}:{port}" for port in ports)
+            url = f"redis+sentinel://:{PASSWORD}@{hosts}/{_SERVICE}?sentinel_password={_SENTINEL_PASSWORD}"
+            yield Fleet(url, [primary, replica])
+        finally:
+            for process in sentinels:
+                process.kill()
+                process.wait()
+            for server in (primary, replica):
+                server.admin.close()
+                server.kill()
+
+
+def _sentinel(folder: Path, port: int, primary: int) -> subprocess.Popen[bytes]:
+    """It writes into its file whom it follows."""
+    configuration = folder / "sentinel.conf"
+    configuration.write_text(
+        f"""port {port}
+bind {HOST}
+requirepass {_SENTINEL_PASSWORD}
+sentinel sentinel-pass {_SENTINEL_PASSWORD}
+sentinel monitor {_SERVICE} {HOST} {primary} 2
+sentinel auth-pass {_SERVICE} {PASSWORD}
+sentinel down-after-milliseconds {_SERVICE} 1000
+sentinel failover-timeout {_SERVICE} 4000
+"""
+    )
+    with (folder / "log").open("wb") as log:
+        program = [valkey_program(os.environ), str(configuration), "--sentinel"]
+        return subprocess.Popen(program, cwd=folder, stdout=log, stderr=log)
+
+
+def _is_complete(client: redis.Redis) -> bool:
+    try:
+        (state,) = cast("dict[str, dict[str, Any]]", client.sentinel_masters()).values()
+    except redis.RedisError:
+        return False
+    return (state["num-other-sentinels"], state["num-slaves"], state["is_sdown"]) == (2, 1, False)
+
+
+@contextmanager
+def running_cluster() -> Iterator[Fleet]:
+    """Three primaries and a replica of the first one, which has the positions; `owner` says who has what."""
+    with _folders() as folder:
+        nodes = [_cluster_node(folder(f"node-{number}")) for number in range(4)]
+        try:
+            for node in nodes:
+                node.start()
+            for number, node in enumerate(nodes[:3]):
+                first, last = _THIRDS[number]
+                _cluster(node, "ADDSLOTSRANGE", first, last)
+                _cluster(node, "SET-CONFIG-EPOCH", number + 1)
+            for node in nodes[1:]:
+                _cluster(node, "MEET", HOST, nodes[0].port, nodes[0].port + 1)
+            until(lambda: all(_cluster(node, "INFO")["cluster_known_nodes"] == "4" for node in nodes))
+            replica = nodes[3]
+            until(lambda: _replicates(replica, of=nodes[0]))
+            until(lambda: replica.admin.info("replication")["master_link_status"] == "up")
+            until(lambda: all(_cluster(node, "INFO")["cluster_state"] == "ok" for node in nodes))
+            hosts = ",".join(f"{HOST}:{node.port}" for node in nodes[:2])
+            yield Fleet(f"redis+cluster://:{PASSWORD}@{hosts}", nodes)
+        finally:
+            for node in nodes:
+                node.admin.close()
+                node.kill()
+
+
+def owner(fleet: Fleet, key: str) -> ValkeyServer:
+    """Who has the key in a cluster as it was made."""
+    slot = key_slot(key.encode())
+    return next(fleet.servers[number] for number, (first, last) in _THIRDS.items() if first <= slot <= last)
+
+
+def move_slot(fleet: Fleet, slot: int, target: ValkeyServer) -> None:
+    """All primaries know at once."""
+    for node in fleet.primaries():
+        _cluster(node, "SETSLOT", slot, "NODE", node_id(target))
+
+
+def node_id(node: ValkeyServer) -> str:
+    return str(_cluster(node, "MYID"))
+
+
+def _cluster_node(folder: Path) -> ValkeyServer:
+    port = free_ports(2)
+    options = ["--cluster-enabled", "yes", "--cluster-port", str(port + 1), "--cluster-node-timeout", "2000"]
+    # A frozen node must not take the others' keys with it, and a replica need not be fresh to be better than none.
+    options += ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]
+    return ValkeyServer(folder, *_REPLICATES, *options, port=port)
+
+
+def _cluster(node: ValkeyServer, *arguments: str | int) -> Any:
+    answer = node.admin.execute_command(f"CLUSTER {arguments[0]}", *arguments[1:])
+    return answer.decode() if isinstance(answer, bytes) else answer
+
+
+def _replicates(node: ValkeyServer, *, of: ValkeyServer) -> bool:
+    """It has to have heard of the other one first."""
+    try:
+        return bool(_cluster(node, "REPLICATE", node_id(of)))
+    except redis.ResponseError:
+        return False
+
+
+@contextmanager
+def _folders() -> Iterator[Callable[[str], Path]]:
+    with tempfile.TemporaryDirectory(prefix="infinite-scaling-valkeys-") as name:
+
+        def folder(called: str) -> Path:
+            made = Path(name, called)
+            made.mkdir()
+            return made
+
+        yield folder
