@@ -23,7 +23,10 @@ logger = logging.getLogger("ephemeral")
 
 
 class Fleet(Protocol):
-    """All of the servers. Nothing here waits, but for the very first look, and then `PATIENCE_SECONDS` at most."""
+    """All of the servers. But for `start` nothing here waits; for the first look, `PATIENCE_SECONDS` at most."""
+
+    def start(self, seconds: float) -> None:
+        """Begin to find out who is who, and wait for that so long. May raise `EphemeralUnavailable`."""
 
     def only(self) -> RedisNode | None:
         """The one that answers everything; None where it depends on the key. May raise `EphemeralUnavailable`."""
@@ -60,6 +63,9 @@ class OneServer:
         )
         self._warned = False
 
+    def start(self, seconds: float) -> None:
+        """It is known."""
+
     def only(self) -> RedisNode:
         return self._node
 
@@ -84,7 +90,7 @@ class OneServer:
 
 
 class Watcher:
-    """A thread that looks who is who: begun by the first request, so after the fork."""
+    """A thread that looks who is who: begun by `start` or the first request, so after the fork."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -99,14 +105,18 @@ class Watcher:
     def look(self) -> float:
         """Ask; the number of seconds until the next time, if nothing happens."""
 
-    def wait_until_known(self) -> None:
-        """For the first answer. Raises `EphemeralUnavailable`."""
+    def start(self, seconds: float) -> None:
         with self._lock:
             if self._began_at is None:
                 self._began_at = monotonic()
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
-        if not self._known.wait(max(self._began_at + PATIENCE_SECONDS - monotonic(), 0)):
+        if not self._known.wait(seconds):
             raise unavailable()
+
+    def wait_until_known(self) -> None:
+        """For the first look, where nobody has done so yet. Raises `EphemeralUnavailable`."""
+        began_at = monotonic() if self._began_at is None else self._began_at
+        self.start(max(began_at + PATIENCE_SECONDS - monotonic(), 0))
 
     def doubt(self) -> None:
         self._woken.set()

@@ -233,13 +233,14 @@ class RedisNode:
 class Packet:
     """Commands on their way to one server, and their replies on the way back. Used once: `send`, `read`, `end`."""
 
-    __slots__ = ("_asks_role", "_commands", "_line", "_node", "_sent", "_taken")
+    __slots__ = ("_asks_role", "_commands", "_line", "_node", "_taken", "sent")
 
     def __init__(self, node: RedisNode, commands: Sequence[Command]) -> None:
         self._node = node
         self._commands = commands
         self._line: _Line | None = None
-        self._taken = self._sent = self._asks_role = False
+        self._taken = self._asks_role = False
+        self.sent = False  # and not read
 
     def send(self) -> None:
         """Over a connection that there is; where there is none, `read` opens one. Raises `EphemeralUnavailable`."""
@@ -256,7 +257,7 @@ class Packet:
     def read(self, deadline: float | None = None) -> list[Reply]:
         """All replies, until the deadline, if any. Raises `EphemeralUnavailable`."""
         try:
-            if self._sent and self._line is not None:
+            if self.sent and self._line is not None:
                 try:
                     return self._read(self._line, deadline)
                 except redis.ConnectionError:  # as above
@@ -273,13 +274,13 @@ class Packet:
     def end(self) -> None:
         """Give the connection back; one with replies unread would tell them to the next one who uses it."""
         if self._taken:
-            if self._sent:
+            if self.sent:
                 self._drop()
             self._node.give_back(self._line)
             self._taken = False
 
     def _send(self, line: _Line) -> None:
-        self._sent = True  # or part of it
+        self.sent = True  # or part of it
         self._asks_role = monotonic() - line.told_at > ROLE_SECONDS
         line.send([_ROLE, *self._commands] if self._asks_role else self._commands)
 
@@ -290,7 +291,7 @@ class Packet:
                 line.server, line.role = _of_role(line.server, role), role
             line.told_at = monotonic()
         values = [line.reply(deadline) for _ in self._commands]
-        self._sent = False
+        self.sent = False
         node, server = self._node, line.server
         if node.sole_until != inf and not node.sole_from <= monotonic() <= node.sole_until:
             server = replace(server, sole=False)
@@ -299,7 +300,7 @@ class Packet:
     def _drop(self) -> None:
         if self._line is not None:
             self._line.close()
-        self._line, self._sent = None, False
+        self._line, self.sent = None, False
 
     def _lose(self, error: Exception) -> None:
         self._drop()

@@ -83,6 +83,11 @@ class RoundTrips:
             return cls(connect(parsed.one_server))
         return cls(Sentinels(parsed) if parsed.kind == "sentinel" else RedisCluster(parsed))
 
+    def start(self, seconds: float) -> None:
+        """Before there are requests: find out who is who, for so long at most. They would not wait for it."""
+        with suppress(EphemeralUnavailable):
+            self._fleet.start(seconds)
+
     def ask(self, *commands: Command | Call) -> list[Reply]:
         """Send all commands, which may be done twice, then read all replies; these are in the commands' order.
 
@@ -177,9 +182,10 @@ def _side_by_side(packets: Mapping[RedisNode, Sequence[Command]]) -> dict[RedisN
                 packet.send()
             except EphemeralUnavailable:
                 del under_way[node]
-        # Of several that do not answer only the first is waited for.
+        # Of several that do not answer only the first is waited for. Those without a connection yet come first: they
+        # have not been asked, and answer meanwhile to nobody.
         deadline = monotonic() + PATIENCE_SECONDS if len(under_way) > 1 else None
-        for node, packet in under_way.items():
+        for node, packet in sorted(under_way.items(), key=lambda each: each[1].sent):
             with suppress(EphemeralUnavailable):
                 answers[node] = packet.read(deadline)
     finally:

@@ -41,6 +41,8 @@ WEIGH_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 # A catalog that answers does so in milliseconds; one that does not is not worth a longer start.
 FIRST_MAP_SECONDS = 5.0
+# Sentinels and clusters answer in a tenth of it; while they do not, the worker does without.
+FIND_REDIS_SECONDS = 1.0
 
 
 class Marketplace:
@@ -98,6 +100,7 @@ class Marketplace:
         not for long: while the catalog is away the worker has to live, and to say so.
         """
         self.pools.name_worker(worker)
+        self.redis.start(FIND_REDIS_SECONDS)
         self.maps.start()
         self.replay.start()
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from tests.cluster_fixtures import free_ports
 from tests.shard_servers import until
 from tests.valkey_server import PASSWORD, ValkeyServer
 
-_SERVICE, _SENTINEL_PASSWORD = "shop", "of-the-sentinels"  # noqa: S105
+_SERVICE, _SENTINEL_PASSWORD = "shop", "of-the-sentinels"
 # The first node's has the positions, the second one's the limits.
 _THIRDS = {0: (5461, 10922), 1: (0, 5460), 2: (10923, 16383)}
 _REPLICATES = ("--masterauth", PASSWORD, "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
@@ -89,7 +90,7 @@ sentinel failover-timeout {_SERVICE} 4000
 """
     )
     with (folder / "log").open("wb") as log:
-        program = [valkey_program(os.environ), str(configuration), "--sentinel"]
+        program = [str(valkey_program(os.environ)), str(configuration), "--sentinel"]
         return subprocess.Popen(program, cwd=folder, stdout=log, stderr=log)
 
 
@@ -102,8 +103,8 @@ def _is_complete(client: redis.Redis) -> bool:
 
 
 @contextmanager
-def running_cluster() -> Iterator[Fleet]:
-    """Three primaries and a replica of the first one, which has the positions; `owner` says who has what."""
+def running_redis_cluster() -> Iterator[Fleet]:
+    """Three primaries, and then a replica of the first one, which has the positions."""
     with _folders() as folder:
         nodes = [_cluster_node(folder(f"node-{number}")) for number in range(4)]
         try:
@@ -111,15 +112,15 @@ def running_cluster() -> Iterator[Fleet]:
                 node.start()
             for number, node in enumerate(nodes[:3]):
                 first, last = _THIRDS[number]
-                _cluster(node, "ADDSLOTSRANGE", first, last)
-                _cluster(node, "SET-CONFIG-EPOCH", number + 1)
+                cluster(node, "ADDSLOTSRANGE", first, last)
+                cluster(node, "SET-CONFIG-EPOCH", number + 1)
             for node in nodes[1:]:
-                _cluster(node, "MEET", HOST, nodes[0].port, nodes[0].port + 1)
-            until(lambda: all(_cluster(node, "INFO")["cluster_known_nodes"] == "4" for node in nodes))
+                cluster(node, "MEET", HOST, nodes[0].port, nodes[0].port + 1)
+            until(lambda: all(cluster(node, "INFO")["cluster_known_nodes"] == "4" for node in nodes))
             replica = nodes[3]
             until(lambda: _replicates(replica, of=nodes[0]))
             until(lambda: replica.admin.info("replication")["master_link_status"] == "up")
-            until(lambda: all(_cluster(node, "INFO")["cluster_state"] == "ok" for node in nodes))
+            until(lambda: all(cluster(node, "INFO")["cluster_state"] == "ok" for node in nodes))
             hosts = ",".join(f"{HOST}:{node.port}" for node in nodes[:2])
             yield Fleet(f"redis+cluster://:{PASSWORD}@{hosts}", nodes)
         finally:
@@ -129,19 +130,46 @@ def running_cluster() -> Iterator[Fleet]:
 
 
 def owner(fleet: Fleet, key: str) -> ValkeyServer:
-    """Who has the key in a cluster as it was made."""
+    """Which primary of a cluster has the key."""
     slot = key_slot(key.encode())
-    return next(fleet.servers[number] for number, (first, last) in _THIRDS.items() if first <= slot <= last)
+    third = next(number for number, (first, last) in _THIRDS.items() if first <= slot <= last)
+    pair = (fleet.servers[0], fleet.servers[3]) if third == 0 else (fleet.servers[third],)
+    return next(server for server in pair if is_primary(server))
 
 
-def move_slot(fleet: Fleet, slot: int, target: ValkeyServer) -> None:
-    """All primaries know at once."""
-    for node in fleet.primaries():
-        _cluster(node, "SETSLOT", slot, "NODE", node_id(target))
+@dataclass(frozen=True, slots=True)
+class MovingSlot:
+    """A slot on its way from one node to another, key by key."""
+
+    fleet: Fleet
+    slot: int
+    source: ValkeyServer
+    target: ValkeyServer
+
+    def move(self, *keys: str | bytes) -> None:
+        self.source.admin.migrate(HOST, self.target.port, list(keys), 0, 5000, auth=PASSWORD)
+
+    def end(self, *, at: ValkeyServer | None = None) -> None:
+        """All primaries know at once that it has arrived. Who gives it away has no keys of it any more."""
+        for node in self.fleet.primaries():
+            cluster(node, "SETSLOT", self.slot, "NODE", node_id(at or self.target))
+
+
+@contextmanager
+def moving_slot(fleet: Fleet, slot: int, source: ValkeyServer, target: ValkeyServer) -> Iterator[MovingSlot]:
+    """Empty, it is back in the end."""
+    cluster(target, "SETSLOT", slot, "IMPORTING", node_id(source))
+    cluster(source, "SETSLOT", slot, "MIGRATING", node_id(target))
+    moving = MovingSlot(fleet, slot, source, target)
+    try:
+        yield moving
+    finally:
+        fleet.empty()
+        moving.end(at=source)
 
 
 def node_id(node: ValkeyServer) -> str:
-    return str(_cluster(node, "MYID"))
+    return str(cluster(node, "MYID"))
 
 
 def _cluster_node(folder: Path) -> ValkeyServer:
@@ -152,15 +180,15 @@ def _cluster_node(folder: Path) -> ValkeyServer:
     return ValkeyServer(folder, *_REPLICATES, *options, port=port)
 
 
-def _cluster(node: ValkeyServer, *arguments: str | int) -> Any:
-    answer = node.admin.execute_command(f"CLUSTER {arguments[0]}", *arguments[1:])
+def cluster(node: ValkeyServer, *arguments: str | int) -> Any:
+    answer = node.admin.execute_command(f"CLUSTER {arguments[0]}", *arguments[1:])  # type: ignore[no-untyped-call]
     return answer.decode() if isinstance(answer, bytes) else answer
 
 
 def _replicates(node: ValkeyServer, *, of: ValkeyServer) -> bool:
     """It has to have heard of the other one first."""
     try:
-        return bool(_cluster(node, "REPLICATE", node_id(of)))
+        return bool(cluster(node, "REPLICATE", node_id(of)))
     except redis.ResponseError:
         return False
 
