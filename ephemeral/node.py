@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import ReadOnlyError
@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 0.08
 QUEUE_SECONDS = 2.0
 # A server that is back is found within this and its answer's time; a few commands every so often are no load.
 PROBE_SECONDS = 0.1
-# A server that was made a replica, and then a primary again, had to be found dead for each by others who wait longer.
+# Whoever is made a replica, and then a primary again, was found dead in between by others who wait for longer.
 ROLE_SECONDS = 1.0
 MAX_CONNECTIONS = 64
 
@@ -60,9 +60,11 @@ class Server:
 NOBODY = Server(run_id="", may_evict=True, sole=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Bytes, int, dict, list or None, or the error that the server replied, not raised; and which server that was."""
+class Reply(NamedTuple):
+    """Bytes, int, dict, list or None, or the error that the server replied, not raised; and which server that was.
+
+    A tuple because it costs a third of a frozen dataclass, and a request has several.
+    """
 
     value: Any
     server: Server
@@ -233,19 +235,17 @@ class RedisNode:
 class Packet:
     """Commands on their way to one server, and their replies on the way back. Used once: `send`, `read`, `end`."""
 
-    __slots__ = ("_asks_role", "_commands", "_line", "_node", "_taken", "sent")
+    __slots__ = ("_asks_role", "_commands", "_line", "_node", "sent")
 
     def __init__(self, node: RedisNode, commands: Sequence[Command]) -> None:
+        """Raises `EphemeralUnavailable` where the server is away; else `end` has to follow."""
         self._node = node
         self._commands = commands
-        self._line: _Line | None = None
-        self._taken = self._asks_role = False
+        self._line = node.take()
         self.sent = False  # and not read
 
     def send(self) -> None:
         """Over a connection that there is; where there is none, `read` opens one. Raises `EphemeralUnavailable`."""
-        self._line = self._node.take()
-        self._taken = True
         if self._line is not None:
             try:
                 self._send(self._line)
@@ -273,11 +273,9 @@ class Packet:
 
     def end(self) -> None:
         """Give the connection back; one with replies unread would tell them to the next one who uses it."""
-        if self._taken:
-            if self.sent:
-                self._drop()
-            self._node.give_back(self._line)
-            self._taken = False
+        if self.sent:
+            self._drop()
+        self._node.give_back(self._line)
 
     def _send(self, line: _Line) -> None:
         self.sent = True  # or part of it

@@ -171,24 +171,25 @@ class RoundTrips:
         ]
 
 
-def _side_by_side(packets: Mapping[RedisNode, Sequence[Command]]) -> dict[RedisNode, list[Reply]]:
+def _side_by_side(commands: Mapping[RedisNode, Sequence[Command]]) -> dict[RedisNode, list[Reply]]:
     """The replies of those that answer."""
-    # In one order for everybody: of two who each wait for a connection that the other one has, none would get on.
-    under_way = {node: Packet(node, packets[node]) for node in sorted(packets, key=lambda node: node.name)}
+    packets: dict[RedisNode, Packet] = {}
+    sent: list[RedisNode] = []
     answers: dict[RedisNode, list[Reply]] = {}
     try:
-        for node, packet in list(under_way.items()):
-            try:
-                packet.send()
-            except EphemeralUnavailable:
-                del under_way[node]
+        # In one order for everybody: of two who each wait for a connection that the other one has, none would get on.
+        for node in sorted(commands, key=lambda node: node.name):
+            with suppress(EphemeralUnavailable):
+                packets[node] = Packet(node, commands[node])
+                packets[node].send()
+                sent.append(node)
         # Of several that do not answer only the first is waited for. Those without a connection yet come first: they
         # have not been asked, and answer meanwhile to nobody.
-        deadline = monotonic() + PATIENCE_SECONDS if len(under_way) > 1 else None
-        for node, packet in sorted(under_way.items(), key=lambda each: each[1].sent):
+        deadline = monotonic() + PATIENCE_SECONDS if len(sent) > 1 else None
+        for node in sorted(sent, key=lambda node: packets[node].sent):
             with suppress(EphemeralUnavailable):
-                answers[node] = packet.read(deadline)
+                answers[node] = packets[node].read(deadline)
     finally:
-        for packet in under_way.values():
+        for packet in packets.values():
             packet.end()
     return answers

@@ -6,6 +6,7 @@ Timeouts are short, so that a failover takes seconds.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +33,12 @@ _REPLICATES = ("--masterauth", PASSWORD, "--repl-diskless-sync", "yes", "--repl-
 class Fleet:
     """What tests of either kind need: the setting's value, and all servers that have data."""
 
-    def __init__(self, url: str, servers: Sequence[ValkeyServer]) -> None:
+    def __init__(
+        self, url: str, servers: Sequence[ValkeyServer], sentinels: Sequence[subprocess.Popen[bytes]] = ()
+    ) -> None:
         self.url = url
         self.servers = servers
+        self._sentinels = sentinels
 
     def primaries(self) -> list[ValkeyServer]:
         return [server for server in self.servers if is_primary(server)]
@@ -42,6 +46,18 @@ class Fleet:
     def empty(self) -> None:
         for server in self.primaries():
             server.admin.flushall()
+
+    @contextmanager
+    def most_sentinels_frozen(self) -> Iterator[None]:
+        """For a while after this they do not see to a failover: they know that they slept."""
+        frozen = self._sentinels[1:]
+        for process in frozen:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in frozen:
+                process.send_signal(signal.SIGCONT)
 
 
 def is_primary(server: ValkeyServer) -> bool:
@@ -52,9 +68,11 @@ def is_primary(server: ValkeyServer) -> bool:
 def running_sentinels() -> Iterator[Fleet]:
     """A primary and a replica, in this order, and three sentinels, who have found them and each other."""
     with _folders() as folder:
-        primary = ValkeyServer(folder("primary"), *_REPLICATES)
-        replica = ValkeyServer(folder("replica"), *_REPLICATES, "--replicaof", f"{HOST} {primary.port}")
-        ports = [free_ports(1) for _ in range(3)]
+        first = free_ports(5)
+        ports = range(first + 2, first + 5)
+        replicates = (*_REPLICATES, "--replicaof", f"{HOST} {first}")
+        primary = ValkeyServer(folder("primary"), *_REPLICATES, port=first)
+        replica = ValkeyServer(folder("replica"), *replicates, port=first + 1)
         sentinels = []
         try:
             primary.start()
@@ -65,7 +83,7 @@ def running_sentinels() -> Iterator[Fleet]:
             until(lambda: all(_is_complete(client) for client in clients))
             hosts = ",".join(f"{HOST}:{port}" for port in ports)
             url = f"redis+sentinel://:{PASSWORD}@{hosts}/{_SERVICE}?sentinel_password={_SENTINEL_PASSWORD}"
-            yield Fleet(url, [primary, replica])
+            yield Fleet(url, [primary, replica], sentinels)
         finally:
             for process in sentinels:
                 process.kill()
@@ -106,13 +124,13 @@ def _is_complete(client: redis.Redis) -> bool:
 def running_redis_cluster() -> Iterator[Fleet]:
     """Three primaries, and then a replica of the first one, which has the positions."""
     with _folders() as folder:
-        nodes = [_cluster_node(folder(f"node-{number}")) for number in range(4)]
+        first = free_ports(8)
+        nodes = [_cluster_node(folder(f"node-{port}"), port) for port in range(first, first + 8, 2)]
         try:
             for node in nodes:
                 node.start()
             for number, node in enumerate(nodes[:3]):
-                first, last = _THIRDS[number]
-                cluster(node, "ADDSLOTSRANGE", first, last)
+                cluster(node, "ADDSLOTSRANGE", *_THIRDS[number])
                 cluster(node, "SET-CONFIG-EPOCH", number + 1)
             for node in nodes[1:]:
                 cluster(node, "MEET", HOST, nodes[0].port, nodes[0].port + 1)
@@ -172,8 +190,7 @@ def node_id(node: ValkeyServer) -> str:
     return str(cluster(node, "MYID"))
 
 
-def _cluster_node(folder: Path) -> ValkeyServer:
-    port = free_ports(2)
+def _cluster_node(folder: Path, port: int) -> ValkeyServer:
     options = ["--cluster-enabled", "yes", "--cluster-port", str(port + 1), "--cluster-node-timeout", "2000"]
     # A frozen node must not take the others' keys with it, and a replica need not be fresh to be better than none.
     options += ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]

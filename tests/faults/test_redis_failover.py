@@ -124,6 +124,11 @@ def test_a_primary_that_died_with_its_last_writes_is_followed_and_its_heir_not_t
     assert [process.recall() for _ in range(3)] == [None] * 3
     process.samples = True
     assert process.recall() == Recalled({ONE: (1, 60)}, FLOOR)
+    with sentinels.most_sentinels_frozen():
+        until(lambda: not process.remember(70))  # another one may have been named meanwhile
+        assert process.recall() is None
+        assert process.is_shared()
+        assert process.puts(cart)
     process.trips.close()
 
 
@@ -192,10 +197,10 @@ def test_a_node_that_is_frozen_costs_those_whose_keys_it_has(made: Fleet) -> Non
 
 
 def test_two_nodes_that_freeze_at_once_leave_the_third_its_answer(made: Fleet) -> None:
-    """Which one is read first does not matter."""
+    """Though there is no connection to it yet, and the time for all is over when the frozen ones were waited for."""
     process = Process(made).settle()
     asked = [("GET", tag) for tag in ("{positions}", "{limits}", "{a}")]
-    process.trips.ask(*asked)
+    process.trips.ask(*asked[:2])
     with made.servers[0].frozen(), made.servers[1].frozen():
         values = [reply.value for reply in process.trips.ask(*asked)]
     assert [isinstance(value, UnansweredError) for value in values] == [True, True, False]
