@@ -155,6 +155,7 @@ def test_a_worker_that_slept_through_the_failover_does_not_believe_the_old_prima
         until(lambda: said().startswith("known"))
         sleeper.send_signal(signal.SIGSTOP)
         with primary.frozen():
+            assert not process.is_shared()  # what it is told now it will hear when it goes on
             until(lambda: process.remember(60))
             assert is_primary(replica)
         assert is_primary(primary)
