@@ -12,19 +12,17 @@ once, while a thread of its own looks every `PROBE_SECONDS` whether it answers a
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
-from redis.exceptions import ReadOnlyError
 
 from ephemeral.client import EphemeralUnavailable
+from ephemeral.line import REPLICA, Line, Lines, Reply
 from ephemeral.scripts import Command
 
 logger = logging.getLogger("ephemeral")
@@ -35,75 +33,7 @@ PATIENCE_SECONDS = 0.08
 QUEUE_SECONDS = 2.0
 # A server that is back is found within this and its answer's time; a few commands every so often are no load.
 PROBE_SECONDS = 0.1
-# Whoever is made a replica, and then a primary again, was found dead in between by others who wait for longer.
-ROLE_SECONDS = 1.0
 MAX_CONNECTIONS = 64
-
-_ROLE = ("INFO", "replication")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Who is at the other end of a connection.
-
-    `run_id` changes with every start of the server, and whenever it becomes a primary: what it has in memory then may
-    be another's. It is empty where the server would not tell. `may_evict`: it throws away what has not expired yet when
-    its memory is full. `sole`: no other server is taken for the primary by anybody; only Sentinel makes this a question
-    (`ephemeral/sentinels.py`).
-    """
-
-    run_id: str
-    may_evict: bool
-    sole: bool = True
-
-
-NOBODY = Server(run_id="", may_evict=True, sole=False)
-
-
-class Reply(NamedTuple):
-    """Bytes, int, dict, list or None, or the error that the server replied, not raised; and which server that was.
-
-    A tuple because it costs a third of a frozen dataclass, and a request has several.
-    """
-
-    value: Any
-    server: Server
-
-
-@dataclass(slots=True)
-class _Line:
-    """A connection that waits for no reply, and what the server said of itself."""
-
-    connection: Any
-    server: Server
-    role: str
-    told_at: float
-
-    def send(self, commands: Sequence[Command]) -> None:
-        self.connection.send_packed_command(self.connection.pack_commands(commands), check_health=False)
-
-    def reply(self, deadline: float | None = None) -> Any:
-        """The next one, or the error that the server replied; until the deadline, if any, else for its patience."""
-        try:
-            # Not decoded: what is no UTF-8 is for the reader to refuse.
-            if deadline is None:
-                return self.connection.read_response(disable_decoding=True, disconnect_on_error=False)
-            seconds = max(deadline - monotonic(), 0.001)
-            return self.connection.read_response(
-                disable_decoding=True, disconnect_on_error=False, timeout=seconds
-            )
-        except redis.ResponseError as error:
-            if isinstance(error, ReadOnlyError):
-                self.told_at = -inf
-            return error
-        except redis.TimeoutError:
-            # A worker that did not get round to reading for so long finds its timer run out and the reply there.
-            if not self.connection.can_read(0):
-                raise
-            return self.reply(deadline)
-
-    def close(self) -> None:
-        self.connection.disconnect()
 
 
 class RedisNode:
@@ -131,10 +61,7 @@ class RedisNode:
         self._here = threading.Event()
         self._here.set()
         self._closed = threading.Event()
-        # Last in, first out, so that no more connections are opened than are in use at one time.
-        self._lines: queue.LifoQueue[_Line | None] = queue.LifoQueue()
-        for _ in range(max_connections):
-            self._lines.put(None)
+        self._lines = Lines(max_connections)
 
     @property
     def here(self) -> bool:
@@ -153,30 +80,11 @@ class RedisNode:
     def close(self) -> None:
         """Look for it no longer, and keep no connection that nobody uses."""
         self._closed.set()
-        idle = 0
-        with suppress(queue.Empty):
-            while True:
-                line = self._lines.get_nowait()
-                idle += 1
-                if line is not None:
-                    line.close()
-        for _ in range(idle):
-            self._lines.put(None)
+        self._lines.close()
 
-    def open(self) -> _Line:
-        """A new connection, of which the server has said who it is."""
-        connection = self._new_connection()
-        try:
-            connection.connect()
-            line = _Line(connection, NOBODY, "", monotonic())
-            line.send([("INFO", "server"), ("INFO", "memory"), _ROLE])
-            said = [line.reply() for _ in range(3)]
-        except BaseException:  # a greenlet that was killed, too: half a handshake is no connection
-            connection.disconnect()
-            raise
-        line.role = _role(said[2])
-        line.server = _server(said, line.role)
-        return line
+    def open(self) -> Line:
+        """A new connection."""
+        return Line.open(self._new_connection())
 
     def find(self, *, primary: bool) -> bool:
         """Whether it answers, with its memory loaded; with `primary` also that it is no replica. Not for requests."""
@@ -186,32 +94,32 @@ class RedisNode:
             return False
         try:
             line.send([("EXISTS", "probe")])
-            line.reply()
+            line.replies(1)
         except (redis.RedisError, OSError):
             return False
         finally:
             line.close()
-        return line.role != _REPLICA or not primary
+        return line.role != REPLICA or not primary
 
-    def take(self) -> _Line | None:
+    def take(self) -> Line | None:
         """A connection that nobody else uses meanwhile, None where one is to be opened; raises where it is away."""
         if not self._here.is_set():
             raise unavailable()
         try:
-            line = self._lines.get(timeout=QUEUE_SECONDS)
-        except queue.Empty as error:
+            line = self._lines.take(QUEUE_SECONDS)
+        except TimeoutError as error:
             raise unavailable() from error
         if not self._here.is_set():  # found to be away while this caller waited in line
-            self._lines.put(line)
+            self._lines.give_back(line)
             raise unavailable()
         return line
 
-    def give_back(self, line: _Line | None) -> None:
+    def give_back(self, line: Line | None) -> None:
         """For every `take`; None where its connection is no good any more."""
         if line is not None and self._closed.is_set():
             line.close()
             line = None
-        self._lines.put(line)
+        self._lines.give_back(line)
 
     def lose(self, error: Exception) -> None:
         """The server is away from now on, and looked for."""
@@ -235,7 +143,7 @@ class RedisNode:
 class Packet:
     """Commands on their way to one server, and their replies on the way back. Used once: `send`, `read`, `end`."""
 
-    __slots__ = ("_asks_role", "_commands", "_line", "_node", "sent")
+    __slots__ = ("_commands", "_line", "_node", "sent")
 
     def __init__(self, node: RedisNode, commands: Sequence[Command]) -> None:
         """Raises `EphemeralUnavailable` where the server is away; else `end` has to follow."""
@@ -277,18 +185,12 @@ class Packet:
             self._drop()
         self._node.give_back(self._line)
 
-    def _send(self, line: _Line) -> None:
+    def _send(self, line: Line) -> None:
         self.sent = True  # or part of it
-        self._asks_role = monotonic() - line.told_at > ROLE_SECONDS
-        line.send([_ROLE, *self._commands] if self._asks_role else self._commands)
+        line.send(self._commands)
 
-    def _read(self, line: _Line, deadline: float | None) -> list[Reply]:
-        if self._asks_role:
-            role = _role(line.reply(deadline))
-            if role != line.role:
-                line.server, line.role = _of_role(line.server, role), role
-            line.told_at = monotonic()
-        values = [line.reply(deadline) for _ in self._commands]
+    def _read(self, line: Line, deadline: float | None) -> list[Reply]:
+        values = line.replies(len(self._commands), deadline)
         self.sent = False
         node, server = self._node, line.server
         if node.sole_until != inf and not node.sole_from <= monotonic() <= node.sole_until:
@@ -308,35 +210,3 @@ class Packet:
 
 def unavailable() -> EphemeralUnavailable:
     return EphemeralUnavailable("The Redis-compatible server does not answer.", retry_after_seconds=1)
-
-
-# In place of a replication id: a replica's is its primary's.
-_REPLICA = "replica"
-
-
-def _role(replication_section: Any) -> str:
-    """What `INFO replication` says: `_REPLICA`, or the id of the history that the server writes as a primary. That one
-    is made anew when it becomes a primary. Empty where it would not tell."""
-    said = _said(replication_section)
-    return _REPLICA if "master_host" in said else said.get("master_replid", "")
-
-
-def _server(sections: Sequence[Any], role: str) -> Server:
-    server, memory = (_said(section) for section in sections[:2])
-    if not server or not memory:
-        return Server(run_id="", may_evict=True)
-    may_evict = memory.get("maxmemory") != "0" and memory.get("maxmemory_policy") != "noeviction"
-    return _of_role(Server(server.get("run_id", ""), may_evict), role)
-
-
-def _of_role(server: Server, role: str) -> Server:
-    run = server.run_id.partition("-")[0]
-    return replace(server, run_id=f"{run}-{role}" if run and role else "")
-
-
-def _said(section: Any) -> dict[str, str]:
-    """Of an `INFO`; a user that may not ask is replied an error."""
-    if not isinstance(section, bytes):
-        return {}
-    lines = section.decode("utf-8", "replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)

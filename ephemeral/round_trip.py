@@ -21,15 +21,13 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptErr
 from config import parse_redis_url
 from ephemeral.client import EphemeralUnavailable, connect
 from ephemeral.fleet import Fleet, OneServer
+from ephemeral.line import NOBODY, Reply, Server
 from ephemeral.node import (
     MAX_CONNECTIONS,
-    NOBODY,
     PATIENCE_SECONDS,
     PROBE_SECONDS,
     Packet,
     RedisNode,
-    Reply,
-    Server,
     unavailable,
 )
 from ephemeral.redis_cluster import RedisCluster
