@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from errors import ConfigurationError
 
@@ -36,7 +38,8 @@ class Settings:
     admin_user: str = ""
     admin_password: str = ""
 
-    # Redis-compatible servers: one for carts, sessions, cache and limits; the quorum of locks, comma-separated.
+    # Redis-compatible servers: one for carts, sessions, cache and limits, or Sentinel's, or a cluster (see
+    # parse_redis_url); the quorum of locks, comma-separated.
     redis_url: str = "redis://127.0.0.1:6379/0"
     lock_urls: str = ""
 
@@ -135,6 +138,86 @@ def parse_networks(name: str, text: str) -> tuple[IPv4Network | IPv6Network, ...
         raise ConfigurationError(f"{name}: {error}") from error
 
 
+_SENTINEL_PORT, _REDIS_PORT = 26379, 6379
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrl:
+    """Who has the data: one server, the primary that `hosts` (sentinels) name for `service`, or the cluster of `hosts`.
+
+    `one_server` is a URL as redis-py takes it, of one server of them, for signing in, database, TLS and options.
+    """
+
+    kind: Literal["server", "sentinel", "cluster"]
+    one_server: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    sentinel_username: str = ""
+    sentinel_password: str = ""
+    tls: bool = False
+
+
+def parse_redis_url(text: str) -> RedisUrl:
+    """One server's URL, or `redis+sentinel://[USER:PASSWORD@]HOST[:PORT],.../SERVICE[/DATABASE][?OPTIONS]`, or
+    `redis+cluster://[USER:PASSWORD@]HOST[:PORT],...[?OPTIONS]`; `rediss+...` with TLS.
+
+    Raises `ConfigurationError` where it does not say that, without repeating what may be a password.
+    """
+    scheme, _, rest = text.strip().partition("://")
+    plain, _, kind = scheme.lower().partition("+")
+    if plain not in ("redis", "rediss", "unix") or not rest:
+        raise ConfigurationError(
+            "REDIS_URL: begins with none of redis://, redis+sentinel://, redis+cluster://"
+        )
+    if not kind:
+        _host_and_port(rest.partition("/")[0].rpartition("@")[2], 0)
+        return RedisUrl("server", text.strip())
+    if plain != "unix" and kind in ("sentinel", "cluster"):
+        return _parse_fleet(plain, kind, rest)
+    raise ConfigurationError(f"REDIS_URL: {scheme}:// is unknown")
+
+
+def _host_and_port(text: str, default: int) -> tuple[str, int]:
+    try:
+        place = urlsplit(f"//{text}")
+        port = place.port
+    except ValueError:  # says what it read, which is part of a password where that holds a / or an @
+        raise ConfigurationError("REDIS_URL: what follows a host is no port") from None
+    return place.hostname or "", port or default
+
+
+def _parse_fleet(plain: str, kind: str, rest: str) -> RedisUrl:
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    sign_in, at, hosts = authority.rpartition("@")
+    default = _SENTINEL_PORT if kind == "sentinel" else _REDIS_PORT
+    found = tuple(_host_and_port(each.strip(), default) for each in hosts.split(","))
+    if not all(host for host, _ in found):
+        raise ConfigurationError("REDIS_URL: a host is missing")
+    service, _, database = path.rstrip("/").partition("/")
+    if kind == "cluster":
+        service, database = "", service
+        if database not in ("", "0"):
+            raise ConfigurationError("REDIS_URL: a cluster has no other database than 0")
+    elif not service:
+        raise ConfigurationError("REDIS_URL: the sentinels' name for the primary is missing: .../SERVICE")
+    if not (database or "0").isdecimal():
+        raise ConfigurationError("REDIS_URL: the database is not a number")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    sentinel = {name: options.pop(f"sentinel_{name}", "") for name in ("username", "password")}
+    host, port = found[0]
+    one = f"{plain}://{sign_in}{at}{f'[{host}]' if ':' in host else host}:{port}/{database or 0}?{urlencode(options)}"
+    return RedisUrl(
+        "sentinel" if kind == "sentinel" else "cluster",
+        one.rstrip("?"),
+        found,
+        service,
+        sentinel["username"],
+        sentinel["password"],
+        tls=plain == "rediss",
+    )
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises `ConfigurationError` naming the variable that is missing or wrong."""
     environ = os.environ if environ is None else environ
@@ -163,6 +246,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _check(settings: Settings) -> None:
     parse_weights(settings.replica_weights)
+    parse_redis_url(settings.redis_url)
     parse_networks("TRUSTED_PROXIES", settings.trusted_proxies)
     for whom in ("session", "key", "address", "store"):
         parse_quota(f"RATE_LIMIT_{whom.upper()}", getattr(settings, f"rate_limit_{whom}"))

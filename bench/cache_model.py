@@ -56,7 +56,7 @@ class Restartable:
     def ask(self, *commands: Command | Call) -> list[Reply]:
         run_id = f"run{self.run}"
         return [
-            replace(reply, server=replace(reply.server, run_id=run_id))
+            reply._replace(server=replace(reply.server, run_id=run_id))
             for reply in self._server.ask(*commands)
         ]
 

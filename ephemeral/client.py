@@ -20,7 +20,7 @@ class EphemeralUnavailable(Unavailable):
 
 
 def connect(url: str, max_connections: int = 64) -> redis.Redis:
-    """A client with a bounded pool of connections; connects when first used, so after the fork.
+    """Of one server, a client with a bounded pool of connections; connects when first used, so after the fork.
 
     Who finds all of them in use waits for one, as long as for an answer: a burst of requests is no failing server.
     """
@@ -29,9 +29,14 @@ def connect(url: str, max_connections: int = 64) -> redis.Redis:
         timeout=TIMEOUT_SECONDS,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
+        retry=without_retry(),
         max_connections=max_connections,
         decode_responses=True,
         protocol=3,
     )
     return redis.Redis.from_pool(pool)
+
+
+def without_retry() -> Retry:
+    """redis-py tries three to ten times by itself."""
+    return Retry(NoBackoff(), 0)

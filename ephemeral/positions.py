@@ -9,10 +9,10 @@ the server's clock. One that jumps ahead by more than the difference forgets too
 
 **It has lost its memory** (restarted empty or with an old snapshot, flushed, replaced). Then nothing there would look
 like never wrote. So beside the positions lies a marker with a random id, which goes with them; and the run id of the
-server, which changes when it starts, says whether what it has is still what it had. A process trusts a memory, marker
-and run id together, once it has a *floor*: the position of every shard's primary, taken after it first saw that memory.
-Any write that an earlier memory knew was committed before, so it lies at or below the floor, which is part of every
-answer.
+server, which changes when it starts or becomes a primary, says whether what it has is still what it had. A process
+trusts a memory, marker and run id together, once it has a *floor*: the position of every shard's primary, taken after
+it first saw that memory. Any write that an earlier memory knew was committed before, so it lies at or below the
+floor, which is part of every answer.
 
 **It is away, for all or for some.** `remember` returns False, and the caller answers the write only when every replica
 that may be read has it. So it does no harm that another worker, which reaches the server, finds nothing of this write
@@ -29,8 +29,11 @@ those who remember.
 
 **Nobody remembered for a while**, because replicas were not read: `distrust` has a new floor taken.
 
-Two servers that take writes under one address at the same time, as for a moment when Sentinel or a cluster hands over
-without `min-replicas-to-write`, are beyond this: what one was told, the other does not know.
+**Two primaries take writes at once**, as for seconds when Sentinel hands over. Neither counts for anybody until the
+other one counts for nobody any more (`Server.sole`): what is remembered meanwhile is not certain, what is recalled is
+not known. A cluster has its own means: a primary that cannot reach the others stops by itself, after as long as these
+wait before they replace it. What is left there are the milliseconds in which a primary that froze, and was replaced,
+goes on and has not heard of it yet.
 """
 
 from __future__ import annotations
@@ -129,7 +132,7 @@ class RememberedPositions:
             (reply,) = self._server.ask(REMEMBER([_entry_key(credential)], *arguments))
         except EphemeralUnavailable:
             return False
-        return bool(reply.value == 1)
+        return bool(reply.value == 1 and reply.server.sole)
 
     def recall(self, credential: str, *beside: Call) -> tuple[Recalled | None, list[Reply]]:
         """What a replica must have for this credential, None where that is not known; and the replies to what is asked
@@ -157,6 +160,8 @@ class RememberedPositions:
         if not replies:
             return None
         entry, marker = replies
+        if entry.server is not marker.server:  # not of one packet: their slot is on its way to another server
+            return None
         floor = self._floor(marker.server, marker.value)
         positions = _positions(entry.value)
         if floor is None or positions is None:
@@ -226,7 +231,7 @@ class RememberedPositions:
 
     def _keeps(self, server: Server) -> bool:
         if server.run_id and not server.may_evict:
-            return True
+            return server.sole
         if not self._warned:
             self._warned = True
             logger.warning(

@@ -1,209 +1,193 @@
 """Several commands in one packet, and their replies: a round trip to the Redis-compatible server that costs little.
 
-redis-py takes two to four times the processor time (`python -m bench.positions`), much of it for taking a connection:
-it asks the operating system whether it still lives, and counts what it does. Here a connection is used as it is. One
-that the server has closed fails at once, and the commands are sent again over a new one: so they must bear being done
-twice.
+Where it is several servers, a Redis Cluster, the commands of each go in one packet, to all of them before any reply is
+awaited: so they are asked side by side, at the price of the system calls, and of two that freeze at once only one is
+waited for. A server that is away takes with it what its keys would have answered, and no more.
 
-A server that does not answer costs its time once: after a failure it counts as away, and whoever asks is refused at
-once, while a thread of its own looks every `PROBE_SECONDS` whether it answers again. No request ever tries for that.
+Which server answers what is the fleet's to know (`ephemeral/fleet.py`). Where a server sends on to another one, that is
+followed within the same request; what takes longer to find out is not waited for.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
 
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, ReadOnlyError
 
-from ephemeral.client import EphemeralUnavailable
+from config import parse_redis_url
+from ephemeral.client import EphemeralUnavailable, connect
+from ephemeral.fleet import Fleet, OneServer
+from ephemeral.line import NOBODY, Reply, Server
+from ephemeral.node import (
+    MAX_CONNECTIONS,
+    PATIENCE_SECONDS,
+    PROBE_SECONDS,
+    Packet,
+    RedisNode,
+    unavailable,
+)
+from ephemeral.redis_cluster import RedisCluster
 from ephemeral.scripts import Call, Command
+from ephemeral.sentinels import Sentinels
 
-logger = logging.getLogger("ephemeral")
+__all__ = ["PROBE_SECONDS", "Reply", "RoundTrips", "Server", "UnansweredError"]
 
-# What a request may lose to a server that has just frozen is 0.1 s: this leaves a fifth of it for going on without.
-PATIENCE_SECONDS = 0.08
-# In line, behind others who do get their answers: who finds the server away gives his turn back at once.
-QUEUE_SECONDS = 2.0
-# A server that is back is found within this and its answer's time; three commands every so often are no load.
-PROBE_SECONDS = 0.1
+# A key that is asked for while its slot moves is sent on twice; each server may not know the script.
+_ROUNDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Who is at the other end of a connection, asked when it was made: it cannot change afterwards.
-
-    `run_id` changes with every start of the server; it is empty where the server would not tell. `may_evict`: it throws
-    away what has not expired yet when its memory is full.
-    """
-
-    run_id: str
-    may_evict: bool
+class UnansweredError(redis.ResponseError):
+    """In place of a reply: the server that has the key is away, while others answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Bytes, int, dict, list or None, or the error that the server replied, not raised; and which server that was."""
+@dataclass(slots=True)
+class _Question:
+    """A command, and how it is to be asked. `detour`: this once, for its slot is on the way to another server."""
 
-    value: Any
-    server: Server
+    asked: Command | Call
+    whole: bool = False
+    detour: RedisNode | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A connection that waits for no reply."""
-
-    connection: Any
-    server: Server
+    def commands(self) -> list[Command]:
+        command = self.asked.command(whole=self.whole) if isinstance(self.asked, Call) else self.asked
+        return [command] if self.detour is None else [("ASKING",), command]
 
 
 class RoundTrips:
-    """Asks one server. For any number of greenlets or threads, each with a connection of its own meanwhile.
-
-    The client only says where the server is and how to sign in; its own connections and timeouts are not used.
-    """
+    """Asks the fleet. For any number of greenlets or threads."""
 
     def __init__(
-        self, client: redis.Redis, max_connections: int = 64, probe_seconds: float = PROBE_SECONDS
+        self,
+        servers: redis.Redis | Fleet,
+        max_connections: int = MAX_CONNECTIONS,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> None:
-        pool = client.connection_pool
-        patience = {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
-        self._new_connection: Callable[[], Any] = lambda: pool.connection_class(
-            **pool.connection_kwargs | patience
+        """Of a client only where the server is and how to sign in; its own connections and timeouts are not used."""
+        self._fleet: Fleet = (
+            OneServer(servers, max_connections, probe_seconds)
+            if isinstance(servers, redis.Redis)
+            else servers
         )
-        self._probe_seconds = probe_seconds
-        self._lock = threading.Lock()
-        self._here = threading.Event()
-        self._here.set()
-        self._closed = threading.Event()
-        # Last in, first out, so that no more connections are opened than are in use at one time.
-        self._lines: queue.LifoQueue[_Line | None] = queue.LifoQueue()
-        for _ in range(max_connections):
-            self._lines.put(None)
+
+    @classmethod
+    def to(cls, url: str) -> RoundTrips:
+        """To whom the setting `REDIS_URL` says."""
+        parsed = parse_redis_url(url)
+        if parsed.kind == "server":
+            return cls(connect(parsed.one_server))
+        return cls(Sentinels(parsed) if parsed.kind == "sentinel" else RedisCluster(parsed))
+
+    def start(self, seconds: float) -> None:
+        """Before there are requests: find out who is who, for so long at most. They would not wait for it."""
+        with suppress(EphemeralUnavailable):
+            self._fleet.start(seconds)
 
     def ask(self, *commands: Command | Call) -> list[Reply]:
-        """Send all commands, which may be done twice, then read all replies. Raises `EphemeralUnavailable`.
+        """Send all commands, which may be done twice, then read all replies; these are in the commands' order.
 
-        They are not a transaction: others' commands may come between them. Scripts that the server does not know (any
-        more) are sent whole in a second packet, once for everybody.
+        They are not a transaction: others' commands may come between them. Where it is a cluster the first argument of
+        each is its key. Scripts that a server does not know (any more) are sent whole in a second packet, once for
+        everybody.
+
+        Raises `EphemeralUnavailable` where no server answers. Where some do, the others' values are `UnansweredError`.
         """
-        replies = self._send([each.command() if isinstance(each, Call) else each for each in commands])
-        unknown = {
-            index: each.command(whole=True)
-            for index, each in enumerate(commands)
-            if isinstance(each, Call) and isinstance(replies[index].value, NoScriptError)
-        }
-        if unknown:
-            for index, reply in zip(unknown, self._send(list(unknown.values())), strict=True):
-                replies[index] = reply
+        node = self._fleet.only()
+        if node is not None:
+            replies = node.ask([each.command() if isinstance(each, Call) else each for each in commands])
+        else:
+            replies = self._ask([_Question(each) for each in commands])
+        for reply in replies:
+            if isinstance(reply.value, redis.ResponseError):
+                return self._follow(commands, replies)
         return replies
 
-    def _send(self, commands: Sequence[Command]) -> list[Reply]:
-        if not self._here.is_set():
-            raise _unavailable()
-        try:
-            line = self._lines.get(timeout=QUEUE_SECONDS)
-        except queue.Empty as error:
-            raise _unavailable() from error
-        kept = None
-        try:
-            if not self._here.is_set():  # found to be away while this caller waited in line
-                kept = line
-                raise _unavailable()
-            kept, values = self._ask(line, commands)
-        except (redis.RedisError, OSError) as error:
-            self._lose(error)
-            raise _unavailable() from error
-        finally:
-            self._lines.put(kept)
-        return [Reply(value, kept.server) for value in values]
+    def ask_every(self, command: Command) -> list[Reply]:
+        """Ask every server that has keys of its own. Those that are away are left out; raises
+        `EphemeralUnavailable` where all of them are."""
+        node = self._fleet.only()
+        nodes = self._fleet.primaries() if node is None else [node]
+        answers = _side_by_side({each: [command] for each in nodes})
+        if not answers:
+            raise unavailable()
+        return [reply for replies in answers.values() for reply in replies]
 
     def close(self) -> None:
-        """Look for a server that is away no longer."""
-        self._closed.set()
+        """Look for servers no longer."""
+        self._fleet.close()
 
-    def _lose(self, error: Exception) -> None:
-        """The server is away from now on, and looked for."""
-        with self._lock:
-            if not self._here.is_set() or self._closed.is_set():
-                return
-            self._here.clear()
-        logger.warning("the Redis-compatible server does not answer, and is done without: %r", error)
-        threading.Thread(target=self._probe, name="redis-probe", daemon=True).start()
+    def _follow(self, commands: Sequence[Command | Call], replies: list[Reply]) -> list[Reply]:
+        """Ask again where the reply was that it be asked in another way."""
+        questions = {index: _Question(each) for index, each in enumerate(commands)}
+        for _ in range(_ROUNDS):
+            questions = {
+                index: question
+                for index, question in questions.items()
+                if self._heed(question, replies[index].value)
+            }
+            if not questions:
+                break
+            for index, reply in zip(questions, self._ask(list(questions.values())), strict=True):
+                replies[index] = reply
+        if all(isinstance(reply.value, UnansweredError) for reply in replies):
+            raise unavailable()
+        return replies
 
-    def _probe(self) -> None:
-        while not self._closed.wait(self._probe_seconds):
-            try:
-                line = self._open()
-            except (redis.RedisError, OSError):
+    def _heed(self, question: _Question, value: object) -> bool:
+        """Whether it is to be asked again after this reply."""
+        if isinstance(value, NoScriptError) and isinstance(question.asked, Call):
+            question.whole = True
+            return True
+        if isinstance(value, AskError):
+            node = self._fleet.redirected(value)
+            question.detour = None if isinstance(value, MovedError) else node
+            return node is not None
+        if isinstance(value, ReadOnlyError | ClusterDownError):
+            self._fleet.doubt()
+        return False
+
+    def _ask(self, questions: Sequence[_Question]) -> list[Reply]:
+        only = self._fleet.only()
+        packets: dict[RedisNode, list[Command]] = {}
+        places: list[tuple[RedisNode, int] | None] = []  # where each reply will be found
+        for question in questions:
+            node = question.detour or only or self._fleet.node_of(question.asked)
+            if node is None:
+                places.append(None)
                 continue
-            line.connection.disconnect()
-            self._here.set()
-            logger.warning("the Redis-compatible server answers again")
-            return
-
-    def _ask(self, line: _Line | None, commands: Sequence[Command]) -> tuple[_Line, list[Any]]:
-        if line is not None:
-            try:
-                return line, self._exchange(line, commands)
-            except redis.ConnectionError:  # the server was restarted, or closes idle connections
-                pass
-        line = self._open()
-        return line, self._exchange(line, commands)
-
-    def _open(self) -> _Line:
-        connection = self._new_connection()
-        try:
-            connection.connect()
-            server_section, memory_section = _send_and_read(
-                connection, [("INFO", "server"), ("INFO", "memory")]
-            )
-        except BaseException:  # a greenlet that was killed, too: half a handshake is no connection
-            connection.disconnect()
-            raise
-        return _Line(connection, _server(server_section, memory_section))
-
-    @staticmethod
-    def _exchange(line: _Line, commands: Sequence[Command]) -> list[Any]:
-        try:
-            return _send_and_read(line.connection, commands)
-        except BaseException:  # the next one to use it would read replies to these commands
-            line.connection.disconnect()
-            raise
+            packet = packets.setdefault(node, [])
+            packet += question.commands()
+            places.append((node, len(packet) - 1))
+        answers = _side_by_side(packets)
+        nothing = Reply(UnansweredError(), NOBODY)
+        return [
+            answers[place[0]][place[1]] if place is not None and place[0] in answers else nothing
+            for place in places
+        ]
 
 
-def _send_and_read(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    return [_reply(connection) for _ in commands]
-
-
-def _reply(connection: Any) -> Any:
+def _side_by_side(commands: Mapping[RedisNode, Sequence[Command]]) -> dict[RedisNode, list[Reply]]:
+    """The replies of those that answer."""
+    packets: dict[RedisNode, Packet] = {}
+    sent: list[RedisNode] = []
+    answers: dict[RedisNode, list[Reply]] = {}
     try:
-        # Not decoded: what is no UTF-8 is for the reader to refuse.
-        return connection.read_response(disable_decoding=True, disconnect_on_error=False)
-    except redis.ResponseError as error:
-        return error
-    except redis.TimeoutError:
-        # A worker that did not get round to reading for so long finds its timer run out and the reply there at once.
-        if not connection.can_read(0):
-            raise
-        return _reply(connection)
-
-
-def _server(server_section: Any, memory_section: Any) -> Server:
-    """What `INFO` says; a user that may not ask is replied an error."""
-    if not isinstance(server_section, bytes) or not isinstance(memory_section, bytes):
-        return Server(run_id="", may_evict=True)
-    lines = (server_section + memory_section).decode("utf-8", "replace").splitlines()
-    said = dict(line.split(":", 1) for line in lines if ":" in line)
-    may_evict = said.get("maxmemory") != "0" and said.get("maxmemory_policy") != "noeviction"
-    return Server(said.get("run_id", ""), may_evict)
-
-
-def _unavailable() -> EphemeralUnavailable:
-    return EphemeralUnavailable("The Redis-compatible server does not answer.", retry_after_seconds=1)
+        # In one order for everybody: of two who each wait for a connection that the other one has, none would get on.
+        for node in sorted(commands, key=lambda node: node.name):
+            with suppress(EphemeralUnavailable):
+                packets[node] = Packet(node, commands[node])
+                packets[node].send()
+                sent.append(node)
+        # Of several that do not answer only the first is waited for. Those without a connection yet come first: they
+        # have not been asked, and answer meanwhile to nobody.
+        deadline = monotonic() + PATIENCE_SECONDS if len(sent) > 1 else None
+        for node in sorted(sent, key=lambda node: packets[node].sent):
+            with suppress(EphemeralUnavailable):
+                answers[node] = packets[node].read(deadline)
+    finally:
+        for packet in packets.values():
+            packet.end()
+    return answers

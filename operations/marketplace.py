@@ -11,7 +11,6 @@ import sql
 from config import Settings, parse_weights
 from ephemeral.cache import Cache
 from ephemeral.carts import Carts
-from ephemeral.client import connect
 from ephemeral.limiter import Limiter
 from ephemeral.locks import TEND_SECONDS, Locks
 from ephemeral.round_trip import RoundTrips
@@ -43,6 +42,8 @@ WEIGH_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 # A catalog that answers does so in milliseconds; one that does not is not worth a longer start.
 FIRST_MAP_SECONDS = 5.0
+# Sentinels and clusters answer in a tenth of it; while they do not, the worker does without.
+FIND_REDIS_SECONDS = 1.0
 
 
 class Marketplace:
@@ -57,7 +58,7 @@ class Marketplace:
         )
         self.passwords = PasswordHasher(settings.scrypt_log2_n)
         # One for all that the request's path asks that server: who finds it away spares the others.
-        self.redis = RoundTrips(connect(settings.redis_url))
+        self.redis = RoundTrips.to(settings.redis_url)
         self.carts = Carts(self.redis, settings.cart_ttl_seconds)
         self.limiter = Limiter(self.redis, settings.workers)
         self.locks = Locks(settings.lock_urls, settings.lock_ttl_seconds)
@@ -100,6 +101,7 @@ class Marketplace:
         not for long: while the catalog is away the worker has to live, and to say so.
         """
         self.pools.name_worker(worker)
+        self.redis.start(FIND_REDIS_SECONDS)
         self.maps.start()
         self.replay.start()
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)

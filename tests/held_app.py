@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ephemeral.round_trip
+import ephemeral.fleet
 from app import create_app as create
 from config import load
 from ephemeral.cache import Cache
@@ -64,7 +64,7 @@ def create_app() -> object:
     folder = _folder(load().var)
     for moment, (kind, method) in MOMENTS.items():
         setattr(kind, method, _stopping(getattr(kind, method), folder / moment))
-    ephemeral.round_trip.PATIENCE_SECONDS = _PATIENCE_SECONDS
+    vars(ephemeral.fleet)["PATIENCE_SECONDS"] = _PATIENCE_SECONDS
     return create()
 
 

@@ -17,24 +17,25 @@ from devcluster.topology import HOST
 from tests.cluster_fixtures import free_ports
 from tests.shard_servers import until
 
-_PASSWORD = "of-a-test"
+PASSWORD = "of-a-test"
 
 
 class ValkeyServer:
     """It keeps over a restart what `SAVE` wrote, if that is asked for. `admin` is a client of the test's own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.port = free_ports(1)
-        self.url = f"redis://:{_PASSWORD}@{HOST}:{self.port}/0"
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        self.port = free_ports(1) if port is None else port
+        self.url = f"redis://:{PASSWORD}@{HOST}:{self.port}/0"
+        self._options = options
         self.admin = redis.Redis.from_url(self.url, protocol=2)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        options = ["--bind", HOST, "--port", str(self.port), "--requirepass", _PASSWORD, "--save", ""]
+        options = ["--bind", HOST, "--port", str(self.port), "--requirepass", PASSWORD, "--save", ""]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [valkey_program(os.environ), *options, "--tcp-backlog", "128"],
+                [valkey_program(os.environ), *options, "--tcp-backlog", "128", *self._options],
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,

@@ -151,6 +151,24 @@ def test_who_finds_it_frozen_spares_the_others(server: ValkeyServer) -> None:
     assert tried() == before + 1
 
 
+def test_while_it_loads_its_memory_it_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It answers who it is, and nothing else yet: taken for an answer, that would make it come and go all the time."""
+    slow = "--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024"
+    server = ValkeyServer(tmp_path, *slow)
+    server.start()
+    process = Process(server.url).settle()
+    server.admin.mset({f"key-{number}": "x" * 100 for number in range(2000)})
+    server.admin.save()
+    server.kill()
+    with ThreadPoolExecutor(1) as thread:
+        started = thread.submit(server.start)
+        until(lambda: process.recall() is None and started.done())
+    until(lambda: process.recall() is not None)
+    server.kill()
+    said = [record.getMessage() for record in caplog.records]
+    assert [sum(words in each for each in said) for words in ("is away", "answers again")] == [1, 1]
+
+
 def test_nobody_there_is_no_error(server: ValkeyServer) -> None:
     nowhere = Process(f"redis://127.0.0.1:{free_ports(1)}/0")
     assert nowhere.recall() is None
@@ -191,6 +209,9 @@ def test_a_server_that_has_become_a_replica_is_not_believed(process: Process, se
         assert Process(server.url).recall() is None
     finally:
         server.admin.replicaof("NO", "ONE")
+    process.samples = False  # what it has now may be what the other one had
+    assert [process.recall() for _ in range(3)] == [None] * 3
+    process.samples = True
     assert process.recall() == Recalled({ONE: (1, 50)}, FLOOR)
 
 

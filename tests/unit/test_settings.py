@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import config
+from config import RedisUrl
 from devcluster.__main__ import _VARIABLES
 from errors import ConfigurationError
 
@@ -57,3 +58,83 @@ def test_a_missing_setting_is_named(required: str, tmp_path: Path) -> None:
     del given[required]
     with pytest.raises(ConfigurationError, match=required):
         config.load(given)
+
+
+# Where Redis is
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379/0",
+        "rediss://ada:secret@[::1]:6379/3?ssl_cert_reqs=none",
+        "unix:///run/redis.sock?db=2",
+    ],
+)
+def test_a_url_of_one_server_stays_what_it_is(url: str) -> None:
+    assert config.parse_redis_url(url) == RedisUrl("server", url)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        (
+            "redis+sentinel://a,b:26380,[fd00::1]:26381/shop",
+            RedisUrl(
+                "sentinel",
+                "redis://a:26379/0",
+                (("a", 26379), ("b", 26380), ("fd00::1", 26381)),
+                "shop",
+            ),
+        ),
+        (
+            "REDISS+SENTINEL://ada:p%40ss@a:1,b:2/shop/3?sentinel_username=s&sentinel_password=p%26w&ssl_ca_certs=ca.pem",
+            RedisUrl(
+                "sentinel",
+                "rediss://ada:p%40ss@a:1/3?ssl_ca_certs=ca.pem",
+                (("a", 1), ("b", 2)),
+                "shop",
+                "s",
+                "p&w",
+                tls=True,
+            ),
+        ),
+        (
+            "redis+cluster://:secret@a,[::1]:7001/0",
+            RedisUrl("cluster", "redis://:secret@a:6379/0", (("a", 6379), ("::1", 7001))),
+        ),
+        (
+            "rediss+cluster://[::1]",
+            RedisUrl("cluster", "rediss://[::1]:6379/0", (("::1", 6379),), tls=True),
+        ),
+    ],
+)
+def test_sentinels_and_clusters_are_named_by_a_url(url: str, meant: RedisUrl) -> None:
+    assert config.parse_redis_url(url) == meant
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:6379",
+        "http://:secret@a",
+        "redis://",
+        "redis://:secret@a:port",
+        "redis+elsewhere://:secret@a",
+        "unix+cluster://:secret@a",
+        "redis+sentinel://:secret@a:26379",
+        "redis+sentinel://:secret@a,,b/shop",
+        "redis+sentinel://:secret@a/shop/first",
+        "redis+sentinel://:secret@a:99999/shop",
+        "redis+cluster://:secret@/0",
+        "redis+cluster://:secret@a/1",
+        "redis+cluster://:se/cret@a",
+        "redis+cluster://:secret@[::1",
+    ],
+)
+def test_a_url_that_says_nothing_is_refused_without_telling_the_password(url: str, tmp_path: Path) -> None:
+    given = {"VAR": str(tmp_path), "CATALOG_DSN": "x", "DATABASE_USER": "x", "DATABASE_PASSWORD": "x"}
+    with pytest.raises(ConfigurationError, match="REDIS_URL") as refused:
+        config.load(given | {"REDIS_URL": url})
+    assert "cret" not in str(refused.value)
+    assert refused.value.__cause__ is None
