@@ -23,13 +23,13 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from config import load
 from ephemeral.cache import Cache, Kept, Look, Name, Stamp
-from ephemeral.client import connect
-from ephemeral.round_trip import Reply, RoundTrips
+from ephemeral.client import EphemeralUnavailable, connect
+from ephemeral.round_trip import PROBE_SECONDS, Reply, RoundTrips
 from ephemeral.scripts import Call, Command
 
 PRODUCTS = 3
@@ -54,11 +54,14 @@ class Restartable:
         self.run = 0
 
     def ask(self, *commands: Command | Call) -> list[Reply]:
+        while True:
+            try:
+                replies = self._server.ask(*commands)
+                break
+            except EphemeralUnavailable:
+                sleep(PROBE_SECONDS)  # a busy machine; all commands bear being done twice
         run_id = f"run{self.run}"
-        return [
-            reply._replace(server=replace(reply.server, run_id=run_id))
-            for reply in self._server.ask(*commands)
-        ]
+        return [reply._replace(server=replace(reply.server, run_id=run_id)) for reply in replies]
 
 
 @dataclass(slots=True)
