@@ -204,7 +204,7 @@ def fresh_databases(cluster: Cluster, **settings: Any) -> Iterator[Databases]:
 def serving(
     settings: Settings, *, application: str = "app:create_app()", **changed: Any
 ) -> Iterator[Service]:
-    """gunicorn with these settings on a free port, ready; stopped at the end, with whatever it started."""
+    """gunicorn with these settings on a free port, ready; killed at the end, with whatever it started."""
     port = free_ports(1)
     with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder:
         settings = replace(settings, var=Path(folder), port=port, **changed)
@@ -224,12 +224,10 @@ def serving(
             _wait_until_ready(base_url, process, log)
             yield Service(base_url, settings, settings.operator_token, process.pid, log)
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=40)
-            finally:
-                with suppress(ProcessLookupError):  # workers whose parent a test has killed
-                    os.killpg(process.pid, signal.SIGKILL)
+            # A graceful stop takes over a second, and has tests of its own. Also workers whose parent a test has killed.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
