@@ -161,7 +161,8 @@ class SessionMemory:
 
     def _wait_for_replicas(self, scope: Scope) -> None:
         """It could not be remembered, and another worker might still read it: so let the replicas have it first."""
-        if not self._replay.wait_for(lambda: self._everyone_has(scope), CATCH_UP_SECONDS):
+        shard = scope.route.shard if scope.route is not None else None
+        if not self._replay.wait_for(lambda: self._everyone_has(scope), CATCH_UP_SECONDS, hurried=shard):
             metrics.count_forgotten_write()
             logger.warning(
                 "a write was neither remembered nor replayed everywhere within %g s", CATCH_UP_SECONDS
