@@ -9,6 +9,7 @@ from math import inf
 from time import monotonic
 
 import metrics
+from ephemeral import unremembered
 from ephemeral.positions import Recalled, RememberedPositions
 from ephemeral.round_trip import Reply, RoundTrips
 from ephemeral.scripts import Command
@@ -141,10 +142,12 @@ class SessionMemory:
         }
         with scope.timed("session"):
             remembered = self._remembered.remember(scope.credential, positions)
-            if not remembered and caching:
-                self._remembered.doubt()
-            if not remembered and scope.wrote and reading_replicas:
-                self._wait_for_replicas(scope)
+            if not remembered:
+                unremembered.note()  # for this machine's workers, at once
+                if caching:
+                    self._remembered.doubt()  # for all others', as soon as the server is back
+                if scope.wrote and reading_replicas:
+                    self._wait_for_replicas(scope)
 
     def tend(self) -> None:
         """Make up for what could not be remembered; to be called every TEND_SECONDS."""
