@@ -21,7 +21,7 @@ from typing import Any
 
 import redis
 
-from ephemeral.client import EphemeralUnavailable
+from ephemeral.client import EphemeralUnanswered, EphemeralUnavailable
 from ephemeral.line import REPLICA, Line, Lines, Reply
 from ephemeral.scripts import Command
 
@@ -38,6 +38,8 @@ PROBE_SECONDS = 0.1
 STEADY_SECONDS = 5.0
 LONGEST_PROBE_SECONDS = 0.8
 MAX_CONNECTIONS = 64
+
+_DETAIL = "The Redis-compatible server does not answer."
 
 
 class RedisNode:
@@ -214,8 +216,8 @@ class Packet:
     def _lose(self, error: Exception) -> None:
         self._drop()
         self._node.lose(error)
-        raise unavailable() from error
+        raise EphemeralUnanswered(_DETAIL, retry_after_seconds=1) from error
 
 
 def unavailable() -> EphemeralUnavailable:
-    return EphemeralUnavailable("The Redis-compatible server does not answer.", retry_after_seconds=1)
+    return EphemeralUnavailable(_DETAIL, retry_after_seconds=1)
