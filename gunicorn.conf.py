@@ -31,6 +31,7 @@ from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 from psycopg import waiting
 
+import ephemeral.unremembered  # noqa: F401 - before the fork: its page is to be common to all workers
 import logs
 from config import ROOT, load
 from errors import ConfigurationError

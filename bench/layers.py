@@ -31,9 +31,10 @@ import psutil
 
 import config
 from bench.layer_requests import KINDS, PRODUCTS, WARM, Kind, Request, open_store
-from bench.replicas.slow_network import HOST, Proxies, catalog, proxies, proxies_to, running
+from bench.replicas.slow_network import Proxies, catalog, proxies, proxies_to
 from bench.replicas.stores import good
 from bench.servers import Servers, wait_for
+from bench.service import HOST, service
 from bench.table import table
 from bench.wire import Answer, Wire
 from routing.memory import OFF_SECONDS
@@ -196,8 +197,9 @@ def bench(servers: Servers) -> Iterator[Bench]:
             opened.enter_context(proxies_to(redis, 0)),
             opened.enter_context(proxies_to(locks, 0)),
         )
-        address, pid = opened.enter_context(
-            running(
+        served = opened.enter_context(
+            service(
+                servers.var,
                 CATALOG_DSN=opened.enter_context(catalog(servers, counters[0].ports)),
                 REDIS_URL=_through(settings.redis_url, counters[1].ports["redis"]),
                 LOCK_URLS=",".join(_through(url, counters[2].ports[url]) for url in urls),
@@ -205,7 +207,7 @@ def bench(servers: Servers) -> Iterator[Bench]:
                 WORKERS="1",
             )
         )
-        yield Bench(servers, address, pid, counters)
+        yield Bench(servers, served.address, served.pid, counters)
 
 
 def _through(url: str, port: int) -> str:

@@ -74,6 +74,11 @@ class Wire:
             self.close()
         return answer
 
+    @property
+    def port(self) -> int:
+        """The connection's own, by which the worker that has taken it is known; 0: there is none."""
+        return int(self._socket.getsockname()[1]) if self._socket is not None else 0
+
     def __enter__(self) -> Self:
         return self
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, log
@@ -37,7 +38,7 @@ from uuid import UUID
 
 import redis
 
-from ephemeral.client import EphemeralUnavailable
+from ephemeral.client import EphemeralUnanswered, EphemeralUnavailable
 from ephemeral.positions import Place
 from ephemeral.round_trip import Reply, RoundTrips
 from ephemeral.scripts import Call, Command, Script
@@ -57,6 +58,9 @@ LOOK, FILL, CHANGE = Script("cache_look"), Script("cache_fill"), Script("cache_c
 
 HIGHEST_ID = UUID(int=(1 << 128) - 1)
 LOWEST_ID = UUID(int=0)
+
+# Leases nobody has heard of: as many as a server may have been asked for when it froze, by one worker.
+UNHEARD = 256
 
 Outcome = Literal["hit", "lease", "wait", "moved", "refused"]
 Kind = Literal["C", "S"]  # see cache_change.lua
@@ -122,6 +126,7 @@ class Cache:
         self._state_seconds = STATE_SECONDS + ceil(ttl_seconds)
         self._max_bytes = max_bytes
         self.full = False
+        self._unheard: deque[tuple[Name, int, str]] = deque(maxlen=UNHEARD)
 
     def look(
         self, name: Name, epoch: int, wanted: Place, *beside: Command | Call, ignore: bool = False
@@ -132,7 +137,11 @@ class Cache:
         arguments: list[str | int] = [name.text, epoch, lease_id, round(LEASE_SECONDS * 1000)]
         arguments += [f"{timeline:010d}", f"{lsn:020d}", f"{-log(1.0 - random.random()):.6f}"]  # noqa: S311
         arguments += [int(ignore), self._state_seconds, round(self.ttl_seconds * 1000)]
-        looked, *others = self._server.ask(LOOK(name.keys(), *arguments), *beside)
+        try:
+            looked, *others = self._server.ask(LOOK(name.keys(), *arguments), *beside)
+        except EphemeralUnanswered:
+            self._unheard.append((name, epoch, lease_id))
+            raise
         reply, server = looked.value, looked.server
         if isinstance(reply, redis.ResponseError) or not server.run_id or server.may_evict:
             return Look("refused"), others
@@ -159,8 +168,20 @@ class Cache:
 
     def release(self, name: Name, lease: Lease) -> None:
         """Give a lease back with nothing made."""
-        nothing: list[str | int] = [name.text, lease.epoch, lease.lease_id, 0, "", "", "", "", "", 0]
-        self._run(FILL(name.keys(), *nothing))
+        self._give_back(name, lease.epoch, lease.lease_id)
+
+    def tend(self) -> None:
+        """Give back the leases that were asked for and not heard of; to be called several times a second.
+
+        A server that was frozen grants them when it goes on, and all others would wait for whoever no longer listens.
+        """
+        while self._unheard:
+            name, epoch, lease_id = self._unheard[0]
+            try:
+                self._give_back(name, epoch, lease_id)
+            except EphemeralUnavailable:
+                return
+            self._unheard.popleft()
 
     def change(
         self, store_id: UUID, epoch: int, place: Place | None, changes: Iterable[tuple[Kind, UUID]]
@@ -183,6 +204,10 @@ class Cache:
         told = [_used_memory(reply.value) for reply in replies if isinstance(reply.value, bytes)]
         if told:
             self.full = max(told) > self._max_bytes
+
+    def _give_back(self, name: Name, epoch: int, lease_id: str) -> None:
+        nothing: list[str | int] = [name.text, epoch, lease_id, 0, "", "", "", "", "", 0]
+        self._run(FILL(name.keys(), *nothing))
 
     def _run(self, call: Call) -> Any:
         (reply,) = self._server.ask(call)

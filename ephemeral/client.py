@@ -19,6 +19,10 @@ class EphemeralUnavailable(Unavailable):
     """The Redis-compatible server does not answer; carts are away, everything else goes on."""
 
 
+class EphemeralUnanswered(EphemeralUnavailable):
+    """It was asked. It may do what it was asked to when it goes on, and nobody hears of it."""
+
+
 def connect(url: str, max_connections: int = 64) -> redis.Redis:
     """Of one server, a client with a bounded pool of connections; connects when first used, so after the fork.
 

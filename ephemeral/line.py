@@ -68,6 +68,7 @@ class Line:
             line.told_at = monotonic()
             line.send([("INFO", "server"), ("INFO", "memory"), _ROLE])
             server, memory, role = line.replies(3)
+            _check_not_busy(server)
         except BaseException:  # a greenlet that was killed, too: half a handshake is no connection
             connection.disconnect()
             raise
@@ -184,6 +185,12 @@ def _server(server: Mapping[str, str], memory: Mapping[str, str], role: str) -> 
         return Server(run_id="", may_evict=True)
     may_evict = memory.get("maxmemory") != "0" and memory.get("maxmemory_policy") != "noeviction"
     return _of_role(Server(server.get("run_id", ""), may_evict), role)
+
+
+def _check_not_busy(reply: Any) -> None:
+    """Raises what a server replies that a script has kept for seconds: it will tell who it is at another time."""
+    if isinstance(reply, redis.ResponseError) and str(reply).startswith("BUSY"):
+        raise reply
 
 
 def _of_role(server: Server, role: str) -> Server:

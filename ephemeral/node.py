@@ -21,19 +21,25 @@ from typing import Any
 
 import redis
 
-from ephemeral.client import EphemeralUnavailable
+from ephemeral.client import EphemeralUnanswered, EphemeralUnavailable
 from ephemeral.line import REPLICA, Line, Lines, Reply
 from ephemeral.scripts import Command
 
 logger = logging.getLogger("ephemeral")
 
-# What a request may lose to a server that has just frozen is 0.1 s: this leaves a fifth of it for going on without.
-PATIENCE_SECONDS = 0.08
+# What a request may lose to a server that has just frozen is 0.1 s: this leaves three tenths for going on without.
+PATIENCE_SECONDS = 0.07
 # In line, behind others who do get their answers: who finds the server away gives his turn back at once.
 QUEUE_SECONDS = 2.0
 # A server that is back is found within this and its answer's time; a few commands every so often are no load.
 PROBE_SECONDS = 0.1
+# One that is lost again so soon is not well, and costs a request its patience each time it is let back in: it is looked
+# for half as often each time, down to the last, which still finds it within 2 s.
+STEADY_SECONDS = 5.0
+LONGEST_PROBE_SECONDS = 0.8
 MAX_CONNECTIONS = 64
+
+_DETAIL = "The Redis-compatible server does not answer."
 
 
 class RedisNode:
@@ -55,7 +61,8 @@ class RedisNode:
         self.sole_from, self.sole_until = -inf, inf
         self.lost_at = -inf
         self._new_connection = new_connection
-        self._probe_seconds = probe_seconds
+        self._probe_seconds = self._pause_seconds = probe_seconds
+        self._here_since = -inf
         self._tell_lost = lost
         self._lock = threading.Lock()
         self._here = threading.Event()
@@ -128,13 +135,17 @@ class RedisNode:
             if not self._here.is_set() or self._closed.is_set():
                 return
             self._here.clear()
+            steady = self.lost_at - self._here_since >= STEADY_SECONDS
+            longer = min(2 * self._pause_seconds, LONGEST_PROBE_SECONDS)
+            self._pause_seconds = self._probe_seconds if steady else longer
         logger.warning("the Redis-compatible server %s is away, and done without: %r", self.name, error)
         threading.Thread(target=self._probe, name="redis-probe", daemon=True).start()
         self._tell_lost()
 
     def _probe(self) -> None:
-        while not self._closed.wait(self._probe_seconds):
+        while not self._closed.wait(self._pause_seconds):
             if self.find(primary=False):
+                self._here_since = monotonic()
                 self._here.set()
                 logger.warning("the Redis-compatible server %s answers again", self.name)
                 return
@@ -205,8 +216,8 @@ class Packet:
     def _lose(self, error: Exception) -> None:
         self._drop()
         self._node.lose(error)
-        raise unavailable() from error
+        raise EphemeralUnanswered(_DETAIL, retry_after_seconds=1) from error
 
 
 def unavailable() -> EphemeralUnavailable:
-    return EphemeralUnavailable("The Redis-compatible server does not answer.", retry_after_seconds=1)
+    return EphemeralUnavailable(_DETAIL, retry_after_seconds=1)

@@ -16,11 +16,11 @@ floor, which is part of every answer.
 
 **It is away, for all or for some.** `remember` returns False, and the caller answers the write only when every replica
 that may be read has it. So it does no harm that another worker, which reaches the server, finds nothing of this write
-there and reads a replica. When the server is back nothing need be done: the memory is the same, and lacks only such
-writes.
+there and reads a replica.
 
 **It was away, and what was read meanwhile is cached.** A cached answer may be older than every replica, so waiting for
-these is not enough: the marker is deleted as soon as the server is back (`doubt`), and all go by a new floor.
+these is not enough. The caller changes a word that all workers of its machine see (`ephemeral/unremembered.py`), before
+it answers; and the marker is deleted as soon as the server is back (`doubt`), for all others: all go by a new floor.
 
 **It has become a replica of another server, or is full.** The marker is read by a command that counts as a write
 (GETEX ... PERSIST, which changes nothing), so a replica, whose memory may be older, refuses it. A server that evicts
@@ -50,6 +50,7 @@ from math import inf
 from time import monotonic
 from typing import Any
 
+from ephemeral import unremembered
 from ephemeral.client import EphemeralUnavailable
 from ephemeral.round_trip import Reply, RoundTrips, Server
 from ephemeral.scripts import Call, Command, Script
@@ -117,6 +118,7 @@ class RememberedPositions:
         self._lock = threading.Lock()
         self._memory: _Memory | None = None
         self._distrusted_until = -inf
+        self._unremembered = unremembered.latest()
         self._warned = False
         # How often something was left out of the memory, and of how many of these it was rid: see `doubt`.
         self._doubts = self._rid_of_doubts = 0
@@ -146,6 +148,7 @@ class RememberedPositions:
 
     def questions(self, credential: str) -> tuple[Command, ...]:
         """The commands whose replies `hear` wants, in one packet and in this order; none where it needs none."""
+        self._heed_unremembered()
         if not credential.startswith(REMEMBERED_PREFIXES) or self._clock() < self._distrusted_until:
             return ()
         if self._doubts != self._rid_of_doubts:
@@ -157,6 +160,7 @@ class RememberedPositions:
         """What `recall` says, from the replies to the `questions`; none of them where they were not asked."""
         if not credential.startswith(REMEMBERED_PREFIXES):
             return Recalled({}, {})
+        self._heed_unremembered()
         if not replies:
             return None
         entry, marker = replies
@@ -192,6 +196,13 @@ class RememberedPositions:
             return
         if isinstance(reply.value, int):
             self._rid_of_doubts = doubts
+
+    def _heed_unremembered(self) -> None:
+        """Also when an answer has come: it may have been given before such a write, and is heard after it."""
+        latest = unremembered.latest()
+        if latest != self._unremembered:
+            self._unremembered = latest
+            self.distrust(0)
 
     def _floor(self, server: Server, marker: Any) -> dict[int, Place] | None:
         """The floor under the memory that this marker stands for; None while it is not trusted."""

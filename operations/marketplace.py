@@ -109,6 +109,7 @@ class Marketplace:
         self._every(WEIGH_SECONDS, self._weigh_cache)
         self._every(TEND_SECONDS, self.locks.tend)
         self._every(MEMORY_SECONDS, self.memory.tend)
+        self._every(MEMORY_SECONDS, self._cache.tend)
         self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools, self.replay.states()))
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
 

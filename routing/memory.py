@@ -9,6 +9,7 @@ from math import inf
 from time import monotonic
 
 import metrics
+from ephemeral import unremembered
 from ephemeral.positions import Recalled, RememberedPositions
 from ephemeral.round_trip import Reply, RoundTrips
 from ephemeral.scripts import Command
@@ -141,10 +142,12 @@ class SessionMemory:
         }
         with scope.timed("session"):
             remembered = self._remembered.remember(scope.credential, positions)
-            if not remembered and caching:
-                self._remembered.doubt()
-            if not remembered and scope.wrote and reading_replicas:
-                self._wait_for_replicas(scope)
+            if not remembered:
+                unremembered.note()  # for this machine's workers, at once
+                if caching:
+                    self._remembered.doubt()  # for all others', as soon as the server is back
+                if scope.wrote and reading_replicas:
+                    self._wait_for_replicas(scope)
 
     def tend(self) -> None:
         """Make up for what could not be remembered; to be called every TEND_SECONDS."""
@@ -161,7 +164,8 @@ class SessionMemory:
 
     def _wait_for_replicas(self, scope: Scope) -> None:
         """It could not be remembered, and another worker might still read it: so let the replicas have it first."""
-        if not self._replay.wait_for(lambda: self._everyone_has(scope), CATCH_UP_SECONDS):
+        shard = scope.route.shard if scope.route is not None else None
+        if not self._replay.wait_for(lambda: self._everyone_has(scope), CATCH_UP_SECONDS, hurried=shard):
             metrics.count_forgotten_write()
             logger.warning(
                 "a write was neither remembered nor replayed everywhere within %g s", CATCH_UP_SECONDS

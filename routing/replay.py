@@ -25,6 +25,8 @@ logger = logging.getLogger("replay")
 
 # An older round says nothing of anybody's health: the sampler does not get its turn any more.
 FRESH_SECONDS = 2.0
+# Between two rounds that somebody waits for: a commit that a replica has confirmed is replayed in about this.
+HURRIED_SECONDS = 0.002
 # Within a round, the pauses before looking for answers: a node answers in a fraction of the first.
 LOOKS_SECONDS = (0.001, 0.001, 0.002, 0.004, 0.008, 0.016)
 
@@ -92,6 +94,8 @@ class ReplayPositions:
         self._states: dict[str, NodeState] = {}
         self._shards: dict[str, ShardState] = {}
         self._round = threading.Condition()
+        self._hurried: set[str] = set()  # shards whose next samples are waited for
+        self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -117,6 +121,7 @@ class ReplayPositions:
     def stop(self) -> None:
         """End the sampling; its connections are closed by the thread that uses them."""
         self._stopping.set()
+        self._wake.set()
 
     def states(self) -> Mapping[str, NodeState]:
         """Every node's state by its name, as of the last round."""
@@ -143,10 +148,22 @@ class ReplayPositions:
             for node in primaries
         }
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until a round has made the condition true, for so long at most; whether it is."""
+    def wait_for(self, condition: Callable[[], bool], seconds: float, hurried: str | None = None) -> bool:
+        """Wait until a round has made the condition true, for so long at most; whether it is.
+
+        The nodes of the shard `hurried` are asked at once, and not when the next round is due.
+        """
+
+        def holds() -> bool:
+            if condition():
+                return True
+            if hurried is not None:
+                self._hurried.add(hurried)
+                self._wake.set()
+            return False
+
         with self._round:
-            return self._round.wait_for(condition, seconds)
+            return self._round.wait_for(holds, seconds)
 
     def learn(self, shard: str, node: str, timeline: int, lsn: int, at: float) -> None:
         """A read found the node there: as good as a sample, and newer. `at`: before the read was sent."""
@@ -163,23 +180,30 @@ class ReplayPositions:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                self._sample_all()
-                self._conclude()
-            except Exception:
-                # Whatever it was, the next round is due all the same; the line says what to mend.
-                logger.exception("a round of samples failed")
-            pause = self._interval_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - workers not in step
-            self._stopping.wait(pause)
+            self._make_round(list(self._links.values()))
+            due = monotonic() + self._interval_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - not in step
+            while (left := due - monotonic()) > 0 and self._wake.wait(left) and not self._stopping.is_set():
+                self._wake.clear()  # before it is looked for whom
+                shards, self._hurried = self._hurried, set()
+                hurried = [link for link in self._links.values() if link.node.shard in shards]
+                self._make_round(hurried, hurried=True)
+                self._stopping.wait(HURRIED_SECONDS)
         for link in self._links.values():
             link.close()
 
-    def _sample_all(self) -> None:
-        links = list(self._links.values())
+    def _make_round(self, links: Sequence[Link], *, hurried: bool = False) -> None:
+        try:
+            self._sample(links, hurried=hurried)
+            self._conclude()
+        except Exception:
+            # Whatever it was, the next round is due all the same; the line says what to mend.
+            logger.exception("a round of samples failed")
+
+    def _sample(self, links: Sequence[Link], *, hurried: bool) -> None:
         now = monotonic()
         for link in links:
             link.hear(now)
-            link.ask(now)
+            link.ask(now, hurried=hurried)
         awaited = links
         for pause in LOOKS_SECONDS:
             if self._stopping.wait(pause):

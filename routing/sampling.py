@@ -77,8 +77,11 @@ class Link:
         """The last sample, while the node answers."""
         return self.sample if self._missed < SILENT_ROUNDS else None
 
-    def ask(self, now: float) -> None:
-        """Send the next question, where the last one has been answered; connect where there is no connection."""
+    def ask(self, now: float, *, hurried: bool = False) -> None:
+        """Send the next question, where the last one has been answered; connect where there is no connection.
+
+        A `hurried` round comes too soon after another to say that a node is silent.
+        """
         connection = self._connection
         if connection is None:
             if not self._connecting and now >= self._try_again_at:
@@ -97,7 +100,7 @@ class Link:
                 self._lose(error, now)
         elif self._missed >= LOST_ROUNDS:
             self._lose(TimeoutError(f"no answer for {now - self._asked_at:.1f} s"), now)
-        else:
+        elif not hurried:
             self._missed += 1
 
     def hear(self, now: float) -> bool:

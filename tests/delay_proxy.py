@@ -4,8 +4,8 @@
 
 takes connections at each first port and leads them to the second; each direction is delayed on its own, so a round
 trip costs twice as much. It delays and does not throttle: what was sent together arrives together. Prints a line
-when it listens, and the round trips so far whenever a line is written to its standard input; ends with SIGTERM, or when
-its standard input, if that is a pipe, is closed.
+when it listens, and the round trips so far whenever a line is written to its standard input; a line that is a number is
+the delay from then on. Ends with SIGTERM, or when its standard input, if that is a pipe, is closed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DelayProxy:
 
     def __init__(self, target: int, delay_seconds: float) -> None:
         self._target = target
-        self._delay_seconds = delay_seconds
+        self.delay_seconds = delay_seconds
         self.round_trips = 0
 
     async def listen(self, port: int) -> asyncio.Server:
@@ -78,7 +78,7 @@ class DelayProxy:
                 received = b""
             if received:
                 heard()
-            line.put_nowait((loop.time() + self._delay_seconds, received))
+            line.put_nowait((loop.time() + self.delay_seconds, received))
 
     async def _hand_on(self, line: Line, sink: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
@@ -101,8 +101,13 @@ async def serve(routes: Sequence[tuple[int, int]], delay_seconds: float) -> None
     print(f"listening at {', '.join(str(port) for port, _ in routes)}", flush=True)
 
     def told() -> None:
-        if not os.read(sys.stdin.fileno(), _CHUNK):
+        said = os.read(sys.stdin.fileno(), _CHUNK).decode()
+        if not said:
             os._exit(0)  # whoever started this has ended
+        with suppress(ValueError):
+            delay_ms = float(said)
+            for proxy in proxies:
+                proxy.delay_seconds = delay_ms / 1000
         print(sum(proxy.round_trips for proxy in proxies), flush=True)
 
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import redis
@@ -64,6 +64,37 @@ class ValkeyServer:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def dead(self) -> Iterator[None]:
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """It answers `OOM` to whatever takes memory."""
+        self.admin.config_set("maxmemory", "1")
+        try:
+            yield
+        finally:
+            self.admin.config_set("maxmemory", "0")
+
+    @contextmanager
+    def replica(self) -> Iterator[None]:
+        """It answers `READONLY` to whatever writes."""
+        self.admin.replicaof(HOST, str(free_ports(1)))
+        try:
+            yield
+        finally:
+            self.admin.replicaof("NO", "ONE")
+
+    def broken(self, how: str) -> AbstractContextManager[None]:
+        """By the name of one of these."""
+        ways = {"frozen": self.frozen, "dead": self.dead, "full": self.full, "replica": self.replica}
+        return ways[how]()
 
     def _answers(self) -> bool:
         try:

@@ -44,6 +44,7 @@ class Worker:
 
     def read(self, scope: Scope) -> tuple[int, str]:
         """The product's version, and the node that said so."""
+        scope.served_by = scope.served_by[:0]  # by earlier reads
         _, version = self.market.router.read(
             scope, self.store_id, READ_PRODUCT, {"product_id": self.product_id}
         )

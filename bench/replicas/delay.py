@@ -15,9 +15,10 @@ from typing import Any
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import config
-from bench.replicas.slow_network import HOST, Proxies, catalog, proxies, service
+from bench.replicas.slow_network import Proxies, catalog, proxies
 from bench.replicas.stores import TOKEN, Store, open_stores
 from bench.servers import Servers
+from bench.service import HOST, service
 from bench.table import table
 from bench.wire import Wire
 from pools.connection import ShardConnection
@@ -38,11 +39,11 @@ def delay(servers: Servers, options: argparse.Namespace) -> bool:
         figures = _statements(servers, between, store, options.count)
         rows = [(name, f"{ms:.1f}", f"{trips:.2f}") for name, (ms, trips) in figures.items()]
         print(table((f"statements, {options.round_trip_ms:g} ms away", "p50, ms", "round trips"), rows))
-        with catalog(servers, between.ports) as dsn, service(dsn) as address:
+        with catalog(servers, between.ports) as dsn, service(servers.var, CATALOG_DSN=dsn) as served:
             print(
                 table(
                     ("requests", "p50, ms", "by replicas"),
-                    _requests(servers.served_at(address), options.count),
+                    _requests(servers.served_at(served.address), options.count),
                 )
             )
     write = figures["write, position in its flight"][0] / figures["write, no position"][0]

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO
+from contextlib import contextmanager
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import config
-from bench.servers import Servers, wait_for
-from bench.wire import DroppedError, Wire
+from bench.servers import Servers
+from bench.service import HOST, free_port
 from pools.node import Node
 from routing.catalog import Catalog, NewShard
 from sql import CATALOG_MIGRATIONS
 from sql.migrate import Target, migrate
 
-HOST = "127.0.0.1"
 CATALOG = "slow_network_catalog"
 # As sql/bootstrap/database.sql has it.
 _GRANTS = """
@@ -43,9 +37,16 @@ class Proxies:
 
     def round_trips(self) -> int:
         """So far, through all of them."""
+        return self._say("?")
+
+    def delay(self, round_trip_ms: float) -> None:
+        """From now on, through all of them."""
+        self._say(str(round_trip_ms / 2))
+
+    def _say(self, line: str) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("?\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -104,48 +105,3 @@ def catalog(servers: Servers, ports: dict[str, int]) -> Iterator[str]:
         yield make_conninfo(config.load().catalog_dsn, host=hosts, port=numbers, dbname=CATALOG)
     finally:
         servers.sql(home, drop)
-
-
-@contextmanager
-def service(catalog_dsn: str) -> Iterator[str]:
-    """gunicorn with this catalog on a free port; its address."""
-    with running(CATALOG_DSN=catalog_dsn) as (address, _):
-        yield address
-
-
-@contextmanager
-def running(**settings: str) -> Iterator[tuple[str, int]]:
-    """gunicorn with these settings on a free port; its address, and its main process's id."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        values = settings | {"PORT": str(port), "METRICS_DIR": str(Path(folder) / "metrics")}
-        with log.open("w") as output:
-            process = _start(values, output)
-        try:
-            address = f"{HOST}:{port}"
-            wait_for(lambda: process.poll() is not None or _is_ready(address), "the service is ready")
-            if process.poll() is not None:
-                raise SystemExit(f"the service did not start:\n{log.read_text()}")
-            yield address, process.pid
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _start(values: dict[str, str], output: IO[str]) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "VAR": str(config.load().var), **values}
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:create_app()"]
-    return subprocess.Popen(command, cwd=config.ROOT, env=environment, stdout=output, stderr=output)
-
-
-def _is_ready(address: str) -> bool:
-    with suppress(DroppedError), Wire(address) as wire:
-        return wire.request("GET", "/readyz").good
-    return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -9,10 +9,9 @@
 if redis.call('EXISTS', KEYS[2]) == 0 then
     return nil
 end
+-- Also where there is none: a server that has become a replica, whose memory may be older, refuses what writes.
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[3], ARGV[1])
 local cart = redis.call('HGETALL', KEYS[1])
-if #cart > 0 then
-    redis.call('EXPIRE', KEYS[1], ARGV[1])
-    redis.call('EXPIRE', KEYS[3], ARGV[1])
-end
 table.insert(cart, 1, redis.call('GET', KEYS[3]) or '')
 return cart

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
 from devcluster.cluster import Cluster
-from tests.cluster_fixtures import Service, free_ports, fresh_databases, serving
+from tests.cluster_fixtures import Service, fresh_databases, serving
 from tests.commandline import flask
 from tests.shop import Caller, Shop, eventually, ok, operator, refused
 from tests.valkey_server import ValkeyServer, running_valkey
@@ -39,39 +38,6 @@ def shop(service: Service) -> Shop:
     return shop
 
 
-@contextmanager
-def dead(server: ValkeyServer) -> Iterator[None]:
-    server.kill()
-    try:
-        yield
-    finally:
-        server.start()
-
-
-@contextmanager
-def full(server: ValkeyServer) -> Iterator[None]:
-    server.admin.config_set("maxmemory", "1")
-    try:
-        yield
-    finally:
-        server.admin.config_set("maxmemory", "0")
-
-
-@contextmanager
-def replica(server: ValkeyServer) -> Iterator[None]:
-    server.admin.replicaof("127.0.0.1", str(free_ports(1)))
-    try:
-        yield
-    finally:
-        server.admin.replicaof("NO", "ONE")
-
-
-def broken(server: ValkeyServer, how: str) -> AbstractContextManager[None]:
-    if how == "frozen":
-        return server.frozen()
-    return {"dead": dead, "full": full, "replica": replica}[how](server)
-
-
 def shared(shopper: Caller) -> bool:
     """Whether a request was decided by all workers together: more is left then than one of them has to give."""
     answer = ok_or_limited(shopper)
@@ -90,7 +56,7 @@ def test_each_worker_goes_on_with_its_share_and_nothing_fails(
     shop: Shop, server: ValkeyServer, how: str
 ) -> None:
     shopper = shop.guest()
-    with broken(server, how):
+    with server.broken(how):
         answers = [shopper.afresh().get("/products") for _ in range(6 * QUOTA)]
     admitted = [answer for answer in answers if answer.status_code == 200]
     # Each worker that is asked admits its share, and one is asked at least.

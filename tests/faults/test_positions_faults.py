@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from ephemeral.client import connect
+from ephemeral.node import LONGEST_PROBE_SECONDS
 from ephemeral.positions import Place, Recalled, RememberedPositions
 from ephemeral.round_trip import PROBE_SECONDS, RoundTrips
 from tests.cluster_fixtures import free_ports
@@ -169,6 +170,18 @@ def test_while_it_loads_its_memory_it_is_away(tmp_path: Path, caplog: pytest.Log
     assert [sum(words in each for each in said) for words in ("is away", "answers again")] == [1, 1]
 
 
+def test_one_that_is_lost_again_and_again_is_looked_for_less_often(server: ValkeyServer) -> None:
+    """Each time it is let back in costs a request its patience."""
+    process, pauses = Process(server.url, probe_seconds=0.2).settle(), []
+    for _ in range(4):
+        with server.frozen():
+            assert process.recall() is None
+            pauses.append(process.positions._server._fleet.only()._pause_seconds)  # type: ignore[union-attr]
+        until(lambda: process.recall() is not None)
+    assert pauses == sorted(pauses)
+    assert pauses[0] < pauses[-1] <= LONGEST_PROBE_SECONDS
+
+
 def test_nobody_there_is_no_error(server: ValkeyServer) -> None:
     nowhere = Process(f"redis://127.0.0.1:{free_ports(1)}/0")
     assert nowhere.recall() is None
@@ -213,6 +226,29 @@ def test_a_server_that_has_become_a_replica_is_not_believed(process: Process, se
     assert [process.recall() for _ in range(3)] == [None] * 3
     process.samples = True
     assert process.recall() == Recalled({ONE: (1, 50)}, FLOOR)
+
+
+def test_one_that_was_met_busy_with_a_script_is_believed_when_that_has_ended(server: ValkeyServer) -> None:
+    """Busy, it does not say who it is; a connection that was made then would never know."""
+    server.admin.config_set("lua-time-limit", "1")
+    with redis.Redis.from_url(server.url) as client, ThreadPoolExecutor(1) as threads:
+        script = threads.submit(client.eval, "while true do end", 0)
+        try:
+            until(lambda: is_busy(server))
+            process = Process(server.url)
+            assert process.recall() is None
+        finally:
+            server.admin.script_kill()
+        assert isinstance(script.exception(), redis.ResponseError)
+    process.settle()
+
+
+def is_busy(server: ValkeyServer) -> bool:
+    try:
+        server.admin.ping()
+    except redis.ResponseError:
+        return True
+    return False
 
 
 def test_a_wrong_password_is_no_error(server: ValkeyServer) -> None:

@@ -72,6 +72,26 @@ def test_a_lease_that_is_given_back_is_anothers_to_take(store: Store) -> None:
     assert store.look("x") == "lease"
 
 
+def test_a_lease_that_a_frozen_server_grants_when_it_goes_on_is_given_back(
+    server: ValkeyServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked for it has gone on without; all others would wait for him."""
+    monkeypatch.setattr("ephemeral.cache.LEASE_SECONDS", 3600.0)
+    other = Store(server)
+    other.id = store.id
+    assert store.look("y") == "lease"  # by a connection and a script that are there
+    with server.frozen(), pytest.raises(EphemeralUnavailable):
+        store.look("x")
+    until(lambda: bool(server.admin.hexists(store.name("x").keys()[0], "lease:x")))
+    assert other.look("x") == "wait"
+
+    def given_back() -> bool:
+        store.cache.tend()
+        return other.look("x") == "lease"
+
+    until(given_back)
+
+
 @pytest.mark.parametrize("wanted", [(1, 101), (2, 0), (2, 100)])
 def test_who_has_to_see_more_or_another_timeline_does_not_get_it(store: Store, wanted: Place) -> None:
     assert store.product(ONE) == "stored"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from time import monotonic
 
 import pytest
 
@@ -234,3 +235,23 @@ def test_what_a_credential_has_read_is_remembered_too(
         worker.market.memory.keep(seen)
         for _ in range(10):
             assert worker.read(worker.scope(credential="st_reader"))[0] == version
+
+
+def test_a_write_that_could_not_be_remembered_has_the_replicas_asked_at_once(
+    servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next round of samples would come in an hour."""
+    monkeypatch.setattr("routing.replay.FRESH_SECONDS", 3600.0)
+    with running_worker(settings) as worker:
+        replay, moment = worker.market.replay, monotonic()
+        replay._interval_seconds = 3600.0
+        until(lambda: replay.shard("shard-0").made_at > moment)
+        scope = worker.scope(credential="st_of-a-shopper")
+        servers.freeze("redis")
+        try:
+            worker.write(scope, 7)
+            worker.market.memory.keep(scope)
+        finally:
+            servers.thaw("redis")
+        (written,) = scope.positions.values()
+        assert all(replay.states()[name].lsn >= written.lsn for name in REPLICAS)

@@ -80,6 +80,22 @@ def test_a_round_trip_takes_twice_the_delay_and_is_counted(proxy: tuple[subproce
     assert process.stdout.readline() == "5\n"
 
 
+def test_the_delay_can_be_changed_for_connections_that_there_are(
+    proxy: tuple[subprocess.Popen[str], int],
+) -> None:
+    process, port = proxy
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        assert asked(connection, b"before") == b"before"
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{3 * DELAY_SECONDS * 1000}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "1\n"
+        began = time.monotonic()
+        assert asked(connection, b"after") == b"after"
+        assert time.monotonic() - began >= 2 * 3 * DELAY_SECONDS
+
+
 def test_much_at_once_arrives_whole_and_in_order_and_so_does_the_end(
     proxy: tuple[subprocess.Popen[str], int],
 ) -> None:
