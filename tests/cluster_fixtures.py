@@ -224,7 +224,7 @@ def serving(
             _wait_until_ready(base_url, process, log)
             yield Service(base_url, settings, settings.operator_token, process.pid, log)
         finally:
-            # A graceful stop takes over a second, and has tests of its own. Also workers whose parent a test has killed.
+            # A graceful stop takes a second, and has tests of its own. Also workers whose parent a test has killed.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
