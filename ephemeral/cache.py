@@ -184,13 +184,21 @@ class Cache:
             self._unheard.popleft()
 
     def change(
-        self, store_id: UUID, epoch: int, place: Place | None, changes: Iterable[tuple[Kind, UUID]]
-    ) -> None:
-        """Note what a write changed; `place` lies behind its commit, None where that is not known."""
+        self,
+        store_id: UUID,
+        epoch: int,
+        place: Place | None,
+        changes: Iterable[tuple[Kind, UUID]],
+        *beside: Call,
+    ) -> list[Reply]:
+        """Note what a write changed, and give the replies to what is said `beside` it; `place` lies behind its commit,
+        None where that is not known."""
         position = "" if place is None else f"{place[0]:010d}{place[1]:020d}"
         noted = [kind + _digits(product_id) for kind, product_id in changes]
         arguments: list[Any] = [epoch, position, self._state_seconds, *noted]
-        self._run(CHANGE(_keys(store_id), *arguments))
+        noted_in, *others = self._server.ask(CHANGE(_keys(store_id), *arguments), *beside)
+        _accepted(noted_in)
+        return others
 
     def weigh(self) -> None:
         """Look how much memory the server uses; above the bound nothing is filled in until it is below.

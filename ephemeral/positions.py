@@ -125,16 +125,25 @@ class RememberedPositions:
 
     def remember(self, credential: str, positions: Places) -> bool:
         """Raise what is known of this credential. False where that could not be stored, or it is not certain."""
+        calls = self.saying(credential, positions)
+        try:
+            return not calls or self.took(self._server.ask(*calls))
+        except EphemeralUnavailable:
+            return False
+
+    def saying(self, credential: str, positions: Places) -> tuple[Call, ...]:
+        """What `remember` says, to be said beside something else: nothing where there is nothing to remember."""
         if not positions or not credential.startswith(REMEMBERED_PREFIXES):
-            return True
+            return ()
         arguments: list[str | int] = [self._ttl_seconds]
         for system_identifier, (timeline, lsn) in positions.items():
             arguments += f"{system_identifier:016x}", f"{timeline:010d}{lsn:020d}"
-        try:
-            (reply,) = self._server.ask(REMEMBER([_entry_key(credential)], *arguments))
-        except EphemeralUnavailable:
-            return False
-        return bool(reply.value == 1 and reply.server.sole)
+        return (REMEMBER([_entry_key(credential)], *arguments),)
+
+    @staticmethod
+    def took(replies: Sequence[Reply]) -> bool:
+        """Whether what was said is remembered, by the replies to it."""
+        return all(reply.value == 1 and reply.server.sole for reply in replies)
 
     def recall(self, credential: str, *beside: Call) -> tuple[Recalled | None, list[Reply]]:
         """What a replica must have for this credential, None where that is not known; and the replies to what is asked

@@ -125,7 +125,14 @@ class CachedReads:
             suppress(EphemeralUnavailable),
             scope.timed("cache"),
         ):  # its entries live no longer than their time
-            self._cache.change(store_id, scope.route.epoch, place, changes or [("S", LOWEST_ID)])
+            told = self._cache.change(
+                store_id,
+                scope.route.epoch,
+                place,
+                changes or [("S", LOWEST_ID)],
+                *self._memory.saying(scope),
+            )
+            self._memory.said(scope, told)
 
     def _through(self, scope: Scope, name: Name, load: Load) -> Kept | None:
         """The answer; None where the cache can say nothing, or not in time."""

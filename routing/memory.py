@@ -12,7 +12,7 @@ import metrics
 from ephemeral import unremembered
 from ephemeral.positions import Recalled, RememberedPositions
 from ephemeral.round_trip import Reply, RoundTrips
-from ephemeral.scripts import Command
+from ephemeral.scripts import Call, Command
 from pools.node import NodeState
 from routing.catalog import Snapshot
 from routing.replay import ReplayPositions
@@ -129,25 +129,36 @@ class SessionMemory:
         What was only seen is left out where the client keeps it in its token. Without the cache also where every
         replica has it; a cached answer may be older than all of them.
         """
+        if scope.credential is None or not self._is_to_keep(scope):
+            return
+        with scope.timed("session"):
+            if not self._remembered.remember(scope.credential, _places(scope.positions)):
+                unremembered.note()  # for this machine's workers, at once
+                now = monotonic()
+                if self._cache.counts(now):
+                    self._remembered.doubt()  # for all others', as soon as the server is back
+                if scope.wrote and self._replicas.counts(now):
+                    self._wait_for_replicas(scope)
+
+    def saying(self, scope: Scope) -> tuple[Call, ...]:
+        """What `keep` would say, to be said beside something else, after which `said` is told the replies."""
+        if scope.credential is None or not self._is_to_keep(scope):
+            return ()
+        return self._remembered.saying(scope.credential, _places(scope.positions))
+
+    def said(self, scope: Scope, replies: Sequence[Reply]) -> None:
+        """Leave nothing for `keep` to do, unless it was not taken or the request goes on to see more."""
+        if replies and self._remembered.took(replies):
+            scope.raised = False
+
+    def _is_to_keep(self, scope: Scope) -> bool:
         now = monotonic()
         caching, reading_replicas = self._cache.counts(now), self._replicas.counts(now)
-        if not (reading_replicas or caching) or scope.credential is None or not scope.raised:
-            return
-        if not scope.wrote and scope.carries_token:
-            return
-        if not scope.wrote and not caching and self._everyone_has(scope, all_nodes=True):
-            return
-        positions = {
-            place.system_identifier: (place.timeline, place.lsn) for place in scope.positions.values()
-        }
-        with scope.timed("session"):
-            remembered = self._remembered.remember(scope.credential, positions)
-            if not remembered:
-                unremembered.note()  # for this machine's workers, at once
-                if caching:
-                    self._remembered.doubt()  # for all others', as soon as the server is back
-                if scope.wrote and reading_replicas:
-                    self._wait_for_replicas(scope)
+        if not (reading_replicas or caching) or not scope.raised:
+            return False
+        if scope.wrote:
+            return True
+        return not scope.carries_token and (caching or not self._everyone_has(scope, all_nodes=True))
 
     def tend(self) -> None:
         """Make up for what could not be remembered; to be called every TEND_SECONDS."""
@@ -186,6 +197,10 @@ class SessionMemory:
             state.lineage.has(Position(seen.system_identifier, replica.timeline, replica.lsn), seen)
             for replica in state.replicas.values()
         )
+
+
+def _places(positions: Mapping[int, Position]) -> dict[int, tuple[int, int]]:
+    return {place.system_identifier: (place.timeline, place.lsn) for place in positions.values()}
 
 
 def _positions(plain: Mapping[int, tuple[int, int]]) -> dict[int, Position]:

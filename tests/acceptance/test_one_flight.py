@@ -55,12 +55,13 @@ def mug(shop: Shop) -> Json:
     return shop.product(stock=1000)
 
 
-def round_trips(proxy: CountingProxy, caller: Caller, path: str) -> int:
-    """Of one request, once it has nothing new to remember. The worker's own questions are rare: the least counts."""
+def round_trips(proxy: CountingProxy, caller: Caller, path: str, **changes: int) -> int:
+    """Of one read, once it has nothing new to remember, or of one write. The worker's own questions are rare: the least
+    counts."""
     found = []
     for _ in range(5):
         before = proxy.round_trips
-        ok(caller.get(path))
+        ok(caller.patch(path, json=changes) if changes else caller.get(path))
         found.append(proxy.round_trips - before)
     return min(found)
 
@@ -90,6 +91,13 @@ def test_quota_and_position_are_one_round_trip(shop: Shop, mug: Json, proxy: Cou
     shopper = shop.guest()
     order = ok(shop.place_order(shopper, [(mug, 1)]), 201)
     assert round_trips(proxy, shopper, f"/orders/{order['id']}") == 1
+
+
+def test_behind_a_write_the_change_and_the_position_are_one_round_trip(
+    shop: Shop, mug: Json, proxy: CountingProxy
+) -> None:
+    """And its quota one before it."""
+    assert round_trips(proxy, shop.merchant, f"/products/{mug['id']}", price=5) == 2
 
 
 def test_a_request_that_is_refused_leaves_the_making_of_an_answer_to_others(
