@@ -41,6 +41,8 @@ class Settings:
     # Redis-compatible servers: one for carts, sessions, cache and limits, or Sentinel's, or a cluster (see
     # parse_redis_url); the quorum of locks, comma-separated.
     redis_url: str = "redis://127.0.0.1:6379/0"
+    # How long an answer of that server is waited for, by the one request that then finds it away.
+    redis_patience_seconds: float = 0.07
     lock_urls: str = ""
 
     # Secrets. `secret_key` signs tokens and cursors; `operator_token` is the operator's bearer token.

@@ -16,14 +16,20 @@ from typing import Any, Protocol
 import redis
 from redis.exceptions import AskError
 
-from ephemeral.node import MAX_CONNECTIONS, PATIENCE_SECONDS, PROBE_SECONDS, RedisNode, unavailable
+from ephemeral.client import MAX_CONNECTIONS
+from ephemeral.node import PROBE_SECONDS, RedisNode, unavailable
 from ephemeral.scripts import Call, Command
 
 logger = logging.getLogger("ephemeral")
 
 
 class Fleet(Protocol):
-    """All of the servers. But for `start` nothing here waits; for the first look, `PATIENCE_SECONDS` at most."""
+    """All of the servers. But for `start` nothing here waits; for the first look, `patience_seconds` at most.
+
+    `patience_seconds`: how long a request waits for an answer, which then makes the server away.
+    """
+
+    patience_seconds: float
 
     def start(self, seconds: float) -> None:
         """Begin to find out who is who, and wait for that so long. May raise `EphemeralUnavailable`."""
@@ -57,6 +63,7 @@ class OneServer:
         probe_seconds: float = PROBE_SECONDS,
     ) -> None:
         kwargs = client.connection_pool.connection_kwargs
+        self.patience_seconds = float(kwargs["socket_timeout"])
         name = kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}"
         self._node = RedisNode(
             name, connections_of(client)(), max_connections=max_connections, probe_seconds=probe_seconds
@@ -92,7 +99,8 @@ class OneServer:
 class Watcher:
     """A thread that looks who is who: begun by `start` or the first request, so after the fork."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience_seconds: float) -> None:
+        self.patience_seconds = patience_seconds
         self._name = name
         self._lock = threading.Lock()
         self._began_at: float | None = None
@@ -116,7 +124,7 @@ class Watcher:
     def wait_until_known(self) -> None:
         """For the first look, where nobody has done so yet. Raises `EphemeralUnavailable`."""
         began_at = monotonic() if self._began_at is None else self._began_at
-        self.start(max(began_at + PATIENCE_SECONDS - monotonic(), 0))
+        self.start(max(began_at + self.patience_seconds - monotonic(), 0))
 
     def doubt(self) -> None:
         self._woken.set()
@@ -146,11 +154,9 @@ class Watcher:
 def connections_of(client: redis.Redis) -> Callable[..., Callable[[], Any]]:
     """Makes what makes connections to where the client connects, or to another (host, port)."""
     pool = client.connection_pool
-    patience = {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
-    settings = pool.connection_kwargs | patience
 
     def to(host: str | None = None, port: int | None = None) -> Callable[[], Any]:
-        there = settings if host is None else settings | {"host": host, "port": port}
+        there = pool.connection_kwargs | ({} if host is None else {"host": host, "port": port})
         return lambda: pool.connection_class(**there)
 
     return to

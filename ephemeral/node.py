@@ -21,14 +21,12 @@ from typing import Any
 
 import redis
 
-from ephemeral.client import EphemeralUnanswered, EphemeralUnavailable
+from ephemeral.client import MAX_CONNECTIONS, EphemeralUnanswered, EphemeralUnavailable
 from ephemeral.line import REPLICA, Line, Lines, Reply
 from ephemeral.scripts import Command
 
 logger = logging.getLogger("ephemeral")
 
-# What a request may lose to a server that has just frozen is 0.1 s: this leaves three tenths for going on without.
-PATIENCE_SECONDS = 0.07
 # In line, behind others who do get their answers: who finds the server away gives his turn back at once.
 QUEUE_SECONDS = 2.0
 # A server that is back is found within this and its answer's time; a few commands every so often are no load.
@@ -37,7 +35,6 @@ PROBE_SECONDS = 0.1
 # for half as often each time, down to the last, which still finds it within 2 s.
 STEADY_SECONDS = 5.0
 LONGEST_PROBE_SECONDS = 0.8
-MAX_CONNECTIONS = 64
 
 _DETAIL = "The Redis-compatible server does not answer."
 
@@ -54,7 +51,7 @@ class RedisNode:
         probe_seconds: float = PROBE_SECONDS,
         lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """`new_connection` makes one of redis-py's, with `PATIENCE_SECONDS` for its timeouts, and does not connect it.
+        """`new_connection` makes one of redis-py's, with its patience for their timeouts, and does not connect it.
         `lost` is told when the server goes away, and must not wait."""
         self.name = name
         # From when and until when nobody takes another server for this one; always, where nobody could.

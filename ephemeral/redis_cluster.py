@@ -22,7 +22,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError
 
 from config import RedisUrl
-from ephemeral.client import connect
+from ephemeral.client import TIMEOUT_SECONDS, connect
 from ephemeral.fleet import Watcher, connections_of
 from ephemeral.node import RedisNode
 from ephemeral.scripts import Call, Command
@@ -40,15 +40,19 @@ Address = tuple[str, int]
 class RedisCluster(Watcher):
     """Follows the slots. A `Fleet`."""
 
-    def __init__(self, url: RedisUrl) -> None:
-        super().__init__("redis-cluster")
-        client = connect(url.one_server)
+    def __init__(self, url: RedisUrl, patience_seconds: float) -> None:
+        super().__init__("redis-cluster", patience_seconds)
+        client = connect(url.one_server, patience_seconds)
         self._connections = connections_of(client)
         self._pool_settings = {
             name: value
             for name, value in client.connection_pool.connection_kwargs.items()
             if name not in ("host", "port", "retry", "db")
-        } | {"connection_class": client.connection_pool.connection_class}
+        } | {
+            "connection_class": client.connection_pool.connection_class,
+            "socket_timeout": TIMEOUT_SECONDS,
+            "socket_connect_timeout": TIMEOUT_SECONDS,
+        }
         self._seeds = url.hosts
         self._topology: NodesManager | None = None
         self._nodes_lock = threading.Lock()

@@ -19,12 +19,10 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, ReadOnlyError
 
 from config import parse_redis_url
-from ephemeral.client import EphemeralUnavailable, connect
+from ephemeral.client import MAX_CONNECTIONS, PATIENCE_SECONDS, EphemeralUnavailable, connect
 from ephemeral.fleet import Fleet, OneServer
 from ephemeral.line import NOBODY, Reply, Server
 from ephemeral.node import (
-    MAX_CONNECTIONS,
-    PATIENCE_SECONDS,
     PROBE_SECONDS,
     Packet,
     RedisNode,
@@ -74,12 +72,13 @@ class RoundTrips:
         )
 
     @classmethod
-    def to(cls, url: str) -> RoundTrips:
+    def to(cls, url: str, patience_seconds: float = PATIENCE_SECONDS) -> RoundTrips:
         """To whom the setting `REDIS_URL` says."""
         parsed = parse_redis_url(url)
         if parsed.kind == "server":
-            return cls(connect(parsed.one_server))
-        return cls(Sentinels(parsed) if parsed.kind == "sentinel" else RedisCluster(parsed))
+            return cls(connect(parsed.one_server, patience_seconds))
+        followed = Sentinels if parsed.kind == "sentinel" else RedisCluster
+        return cls(followed(parsed, patience_seconds))
 
     def start(self, seconds: float) -> None:
         """Before there are requests: find out who is who, for so long at most. They would not wait for it."""
@@ -110,7 +109,7 @@ class RoundTrips:
         `EphemeralUnavailable` where all of them are."""
         node = self._fleet.only()
         nodes = self._fleet.primaries() if node is None else [node]
-        answers = _side_by_side({each: [command] for each in nodes})
+        answers = _side_by_side({each: [command] for each in nodes}, self._fleet.patience_seconds)
         if not answers:
             raise unavailable()
         return [reply for replies in answers.values() for reply in replies]
@@ -161,7 +160,7 @@ class RoundTrips:
             packet = packets.setdefault(node, [])
             packet += question.commands()
             places.append((node, len(packet) - 1))
-        answers = _side_by_side(packets)
+        answers = _side_by_side(packets, self._fleet.patience_seconds)
         nothing = Reply(UnansweredError(), NOBODY)
         return [
             answers[place[0]][place[1]] if place is not None and place[0] in answers else nothing
@@ -169,7 +168,9 @@ class RoundTrips:
         ]
 
 
-def _side_by_side(commands: Mapping[RedisNode, Sequence[Command]]) -> dict[RedisNode, list[Reply]]:
+def _side_by_side(
+    commands: Mapping[RedisNode, Sequence[Command]], patience_seconds: float
+) -> dict[RedisNode, list[Reply]]:
     """The replies of those that answer."""
     packets: dict[RedisNode, Packet] = {}
     sent: list[RedisNode] = []
@@ -183,7 +184,7 @@ def _side_by_side(commands: Mapping[RedisNode, Sequence[Command]]) -> dict[Redis
                 sent.append(node)
         # Of several that do not answer only the first is waited for. Those without a connection yet come first: they
         # have not been asked, and answer meanwhile to nobody.
-        deadline = monotonic() + PATIENCE_SECONDS if len(sent) > 1 else None
+        deadline = monotonic() + patience_seconds if len(sent) > 1 else None
         for node in sorted(sent, key=lambda node: packets[node].sent):
             with suppress(EphemeralUnavailable):
                 answers[node] = packets[node].read(deadline)

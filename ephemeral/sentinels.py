@@ -44,9 +44,9 @@ Address = tuple[str, int]
 class Sentinels(Watcher):
     """Follows the primary of one name. A `Fleet`."""
 
-    def __init__(self, url: RedisUrl) -> None:
-        super().__init__("redis-sentinels")
-        client = connect(url.one_server)
+    def __init__(self, url: RedisUrl, patience_seconds: float) -> None:
+        super().__init__("redis-sentinels", patience_seconds)
+        client = connect(url.one_server, patience_seconds)
         self._connections = connections_of(client)
         tls = {
             name: value

@@ -58,7 +58,7 @@ class Marketplace:
         )
         self.passwords = PasswordHasher(settings.scrypt_log2_n)
         # One for all that the request's path asks that server: who finds it away spares the others.
-        self.redis = RoundTrips.to(settings.redis_url)
+        self.redis = RoundTrips.to(settings.redis_url, settings.redis_patience_seconds)
         self.carts = Carts(self.redis, settings.cart_ttl_seconds)
         self.limiter = Limiter(self.redis, settings.workers)
         self.locks = Locks(settings.lock_urls, settings.lock_ttl_seconds)

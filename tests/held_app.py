@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ephemeral.fleet
 from app import create_app as create
 from config import load
 from ephemeral.cache import Cache
@@ -32,8 +31,6 @@ MOMENTS: dict[str, tuple[type, str]] = {
     "change": (Cache, "change"),
 }
 _POLL_SECONDS = 0.002
-# On a busy machine a server that is well must not seem frozen, for then steps are left out.
-_PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
@@ -64,7 +61,6 @@ def create_app() -> object:
     folder = _folder(load().var)
     for moment, (kind, method) in MOMENTS.items():
         setattr(kind, method, _stopping(getattr(kind, method), folder / moment))
-    vars(ephemeral.fleet)["PATIENCE_SECONDS"] = _PATIENCE_SECONDS
     return create()
 
 

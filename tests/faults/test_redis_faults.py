@@ -82,7 +82,9 @@ def network(server: ValkeyServer) -> Iterator[Network]:
 def service(cluster: Cluster, network: Network) -> Iterator[Service]:
     """Its cached answers live long: what is shown is never simply expired."""
     with (
-        fresh_databases(cluster, redis_url=network.url, scrypt_log2_n=8) as databases,
+        fresh_databases(
+            cluster, redis_url=network.url, scrypt_log2_n=8, redis_patience_seconds=0.1
+        ) as databases,
         serving(databases.settings, cache_ttl_seconds=60.0, **ROOMY) as running,
     ):
         everywhere = [operator(running) for _ in range(12)]

@@ -13,7 +13,7 @@ SEED, INTERLEAVINGS = 1000, 1500
 
 def test_no_order_of_events_shows_anybody_the_past() -> None:
     with running_valkey() as server:
-        seen = search(RoundTrips(connect(server.url)), INTERLEAVINGS, SEED)
+        seen = search(RoundTrips(connect(server.url, 1.0)), INTERLEAVINGS, SEED)
     assert (
         min(seen[event] for event in ("hit", "stored", "refused", "wait", "present")) > INTERLEAVINGS // 10
     ), seen

@@ -28,7 +28,7 @@ class Store:
     """One store's part of the cache, with the words of a test."""
 
     def __init__(self, server: ValkeyServer, ttl_seconds: float = 60.0) -> None:
-        self.cache = Cache(RoundTrips(connect(server.url)), ttl_seconds, 1 << 40)
+        self.cache = Cache(RoundTrips(connect(server.url, 1.0)), ttl_seconds, 1 << 40)
         self.id = uuid.uuid4()
 
     def name(self, text: str) -> Name:
@@ -178,7 +178,7 @@ def test_what_is_more_than_a_stores_share_throws_nothing_out_and_leaves_nothing(
 
 def test_while_the_server_is_too_full_nothing_is_kept(server: ValkeyServer) -> None:
     store = Store(server)
-    store.cache = Cache(RoundTrips(connect(server.url)), 60.0, 1)
+    store.cache = Cache(RoundTrips(connect(server.url, 1.0)), 60.0, 1)
     store.cache.weigh()
     assert store.product(ONE) == "late"
     assert store.look(str(ONE)) == "lease"

@@ -26,7 +26,7 @@ import sys
 from ephemeral.client import connect
 from ephemeral.limiter import Limit, Limiter, Policy
 from ephemeral.round_trip import RoundTrips
-limiter = Limiter(RoundTrips(connect(sys.argv[1])), 1)
+limiter = Limiter(RoundTrips(connect(sys.argv[1], 1.0)), 1)
 limit = Limit(Policy("session", 100, 60), "ada")
 print("ready", flush=True)
 sys.stdin.readline()
@@ -50,7 +50,7 @@ def server(running: ValkeyServer) -> ValkeyServer:
 
 @pytest.fixture
 def limiter(server: ValkeyServer) -> Iterator[Limiter]:
-    trips = RoundTrips(connect(server.url))
+    trips = RoundTrips(connect(server.url, 1.0))
     yield Limiter(trips, workers=2)
     trips.close()
 
@@ -120,7 +120,7 @@ def test_nobody_is_left_behind_in_the_servers_memory(limiter: Limiter, server: V
 
 @pytest.mark.parametrize("quota", [200, 10_000])
 def test_a_hit_takes_five_bytes_at_most(server: ValkeyServer, quota: int) -> None:
-    limiter = Limiter(RoundTrips(connect(server.url)), 1)
+    limiter = Limiter(RoundTrips(connect(server.url, 1.0)), 1)
     limit = Limit(Policy("store", quota, 10), "corner-shop")
     for _ in range(quota):
         limiter.decide([limit])

@@ -38,7 +38,7 @@ class Process:
         self.clock = Clock()
         self.samples: tuple[float, Mapping[int, Place]] | None = None
         self.positions = RememberedPositions(
-            RoundTrips(connect(url)), ttl_seconds, self._sample_floor, self.clock
+            RoundTrips(connect(url, 1.0)), ttl_seconds, self._sample_floor, self.clock
         )
 
     def sample(self, floor: Mapping[int, Place] = FLOOR) -> None:
@@ -249,7 +249,7 @@ def test_no_answer_misses_a_write_while_the_memory_is_lost_again_and_again(serve
         return {ONE: (1, log_end[0])} if random.random() < 0.3 else None
 
     def work(number: int) -> None:
-        mine = RememberedPositions(RoundTrips(connect(server.url)), TTL_SECONDS, sample_floor)
+        mine = RememberedPositions(RoundTrips(connect(server.url, 1.0)), TTL_SECONDS, sample_floor)
         for _ in range(600):
             shopper = random.randrange(len(written))
             if random.random() < 0.3:

@@ -46,7 +46,7 @@ def trips(fleet: Fleet) -> Iterator[RoundTrips]:
 
 def started(fleet: Fleet) -> RoundTrips:
     """It knows whom to ask."""
-    trips = RoundTrips.to(fleet.url)
+    trips = RoundTrips.to(fleet.url, 1.0)
     trips.start(30.0)
     return trips
 
