@@ -8,6 +8,8 @@ SHELL = /bin/sh
 # The Python that .venv is made with; left empty, the first in PATH that is new enough.
 PYTHON =
 VENV = .venv/bin/python
+# Of the test suite; each has clusters of its own. More than there are cores only makes them wait for each other.
+TEST_PROCESSES = 2
 
 # Makes .venv and installs files of requirements/; does nothing where that has been done.
 INSTALL = @for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14 python); do \
@@ -35,9 +37,9 @@ clean: ## make down, then delete the data folder
 psql: ## psql on a node: NODE=shard-0-primary, shard-1-b, ...; more arguments for psql in PSQL_ARGS
 	@exec $(VENV) -m devcluster psql "$(or $(NODE),shard-0-primary)"
 
-test: ## the whole test suite, on its own throw-away cluster; more arguments for pytest in PYTEST_ARGS
+test: ## the whole test suite, on throw-away clusters; TEST_PROCESSES at once, more arguments for pytest in PYTEST_ARGS
 	$(call INSTALL,dev.txt speed.txt)
-	@exec $(VENV) -m pytest $(PYTEST_ARGS)
+	@exec $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 check: ## formatter, linter, types, spelling, direction of imports, house rules
 	$(call INSTALL,dev.txt)
