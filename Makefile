@@ -9,7 +9,7 @@ SHELL = /bin/sh
 PYTHON =
 VENV = .venv/bin/python
 # Of the test suite; each has clusters of its own. More than there are cores only makes them wait for each other.
-TEST_PROCESSES = 2
+TEST_PROCESSES ?= 2
 
 # Makes .venv and installs files of requirements/; does nothing where that has been done.
 INSTALL = @for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14 python); do \
