@@ -11,7 +11,7 @@ from redis.retry import Retry
 
 from errors import Unavailable
 
-# Loopback or the same rack answers in under a millisecond; a server that needs longer than this is as good as dead.
+# For questions that no request waits for: who is primary, where the slots are.
 TIMEOUT_SECONDS = 0.2
 # What a request may lose to a server that has just frozen is 0.1 s: this leaves three tenths for going on without.
 PATIENCE_SECONDS = 0.07
