@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 # Whoever is started in a shell's background ignores Ctrl-C, and so do its children, which tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A thousand clients at once are a thousand sockets, here and in the service: more than a person's shell allows at first.
+# A thousand clients at once are a thousand sockets, here and in the service: more than a shell allows at first.
 _FILES = 4096
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if _soft != resource.RLIM_INFINITY and _soft < _FILES:
