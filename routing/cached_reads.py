@@ -195,8 +195,9 @@ class CachedReads:
             try:
                 admission.hear(replies.pop())
             except TooManyRequests:
-                if look.lease is not None:
-                    self._cache.release(name, look.lease)
+                with suppress(EphemeralUnavailable):  # away by now: refused all the same
+                    if look.lease is not None:
+                        self._cache.release(name, look.lease)
                 raise
         return look, self._memory.hear(scope, replies)
 
