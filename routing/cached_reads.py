@@ -156,6 +156,10 @@ class CachedReads:
                 wanted = lineage.timeline, lsn
                 look, replies = self._cache.look(name, epoch, wanted, *questions, ignore=ignore)
             known = self._memory.hear(scope, replies)
+            if self._router.is_outdated(scope, epoch):
+                if look.lease is not None:
+                    self._cache.release(name, look.lease)
+                continue
             if not known or look.outcome == "moved":
                 if look.lease is not None:
                     self._cache.release(name, look.lease)
@@ -183,6 +187,7 @@ class CachedReads:
 
     def _show(self, scope: Scope, kept: Kept, stamp: Stamp) -> Kept:
         scope.reached(Position(stamp.system_identifier, stamp.timeline, stamp.at_most))
+        self._router.saw_arrival(scope)
         scope.cache = "hit"
         return kept
 

@@ -120,7 +120,7 @@ class SessionMemory:
         """Remember for the credential what the request wrote, or saw, before it is answered.
 
         What was only seen is left out where the client keeps it in its token. Without the cache also where every
-        replica has it; a cached answer may be older than all of them.
+        replica has it; a cached answer may be older than all of them, and so may those of a store's old home.
         """
         now = monotonic()
         caching, reading_replicas = self._cache.counts(now), self._replicas.counts(now)
@@ -128,7 +128,8 @@ class SessionMemory:
             return
         if not scope.wrote and scope.carries_token:
             return
-        if not scope.wrote and not caching and self._everyone_has(scope, all_nodes=True):
+        moved = scope.route is not None and scope.route.arrival is not None
+        if not scope.wrote and not caching and not moved and self._everyone_has(scope, all_nodes=True):
             return
         positions = {
             place.system_identifier: (place.timeline, place.lsn) for place in scope.positions.values()
