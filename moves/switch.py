@@ -33,6 +33,8 @@ BLOCK_SECONDS = 3.0
 DRAIN_SECONDS = 1.0
 ARRIVE_SECONDS = 1.5
 DEPART_SECONDS = 1.0
+# As long as a change of the map may take to reach every worker.
+OLD_MAPS_SECONDS = 1.0
 CHECK_SECONDS = 0.2
 _POLL_SECONDS = 0.001
 
@@ -98,13 +100,18 @@ class Handover:
 
 
 def complete(leaving: Side, arriving: Side, epoch: int) -> None:
-    """After the decision: only forward, and again and again until it is done. Where the old home does not answer the
-    new one opens without it: its block lasts, and what it does not hear now it hears when it is tidied."""
+    """After the decision: only forward, and again and again until it is done.
+
+    Where the old home does not answer the new one opens without it: its block lasts, and what it does not hear now it
+    hears when it is tidied. But first every worker has had the time to learn of the new map: one with the old map may
+    reach the old home, and would read there what others have changed.
+    """
     leaving.connection.deadline_seconds = DEPART_SECONDS
     try:
         leaving.depart()
     except (psycopg.OperationalError, StatementDeadline):
         logger.warning("%s does not answer: the store opens on %s without it", leaving.shard, arriving.shard)
+        time.sleep(OLD_MAPS_SECONDS)
     arriving.open(epoch)
 
 

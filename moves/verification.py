@@ -18,8 +18,12 @@ from psycopg.sql import SQL, Literal
 from moves.tables import Table
 from pools.connection import ShardConnection
 
+# PostgreSQL's hash of a record is linear in the hashes of its columns: summed as it is, it would not see that two rows
+# have exchanged a column. So it is hashed once more.
 _DIGEST = """
-SELECT count(*), coalesce(sum(hash_record_extended({row}, 0)), 0), coalesce(sum(hash_record_extended({row}, 7305)), 0)
+SELECT count(*),
+    coalesce(sum(hashint8extended(hash_record_extended({row}, 0), 0)), 0),
+    coalesce(sum(hashint8extended(hash_record_extended({row}, 7305), 0)), 0)
 FROM {table} WHERE store_id = {store}::uuid
 """
 

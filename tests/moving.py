@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,6 @@ from psycopg.sql import SQL, Identifier, Literal
 
 import ids
 import sql
-from config import Settings
 from moves.mover import Mover
 from moves.record import Move
 from operations.marketplace import Marketplace
@@ -181,10 +180,52 @@ def stage(databases: Databases, **settings: Any) -> Iterator[Stage]:
         market.stop()
 
 
-def in_thread(work: Any) -> threading.Thread:
+def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()
     return thread
 
 
-__all__ = ["Settings", "Stage", "in_thread", "stage"]
+@contextmanager
+def writing(place: Stage, store_id: UUID, writers: int = 3) -> Iterator[list[UUID]]:
+    """Clients that write all the time, as the service does it: the products that they were told they have."""
+    made: list[UUID] = []
+    failed: list[BaseException] = []
+    over = threading.Event()
+
+    def write() -> None:
+        try:
+            while not over.is_set():
+                made.append(place.add_product(store_id))
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    threads = [in_thread(write) for _ in range(writers)]
+    try:
+        until(lambda: len(made) > writers or failed)
+        yield made
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+
+
+@contextmanager
+def slow_write(place: Stage, shard: str, store_id: UUID) -> Iterator[psycopg.Connection[Any]]:
+    """A write that has passed the fence and does not end: a switch waits for it, up to a moment."""
+    with place.connect(shard) as connection, connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock_shared(uuid_hash_extended(%s, 0))", [store_id])
+        yield connection
+
+
+def until_state(place: Stage, move: Move, *states: str) -> Move:
+    return until(lambda: found if (found := place.found(move)).state in states else None)
+
+
+def finish(place: Stage) -> None:
+    """Drive whatever is under way to its end; what could be undone can be no more."""
+    place.catalog_sql("UPDATE moves SET undo_until = now() WHERE undo_until > now()")
+    with place.mover():
+        until(lambda: not place.catalog_sql("SELECT id FROM moves WHERE tidied_at IS NULL"))
