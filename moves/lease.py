@@ -1,7 +1,8 @@
 """Who is the mover: a lease in the catalog, with a term that rises from one to the next.
 
-A mover that dies lets the lease run out; one that was frozen, or cut off, finds a higher term when it comes back, and
-nothing it then tries is done, in the catalog nor on a shard (moves/side.py).
+With a mover that dies goes the connection by which it took the lease, and with that the lease; one that is frozen or
+cut off lets it run out, finds a higher term when it comes back, and nothing it then tries is done, in the catalog nor
+on a shard (moves/side.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sql import query
 
 logger = logging.getLogger("moves")
 
-# So long it takes until another one takes over from a mover that died; renewed four times in between.
+# So long it takes until another one takes over from a mover that is frozen; renewed four times in between.
 LEASE_SECONDS = 4.0
 RENEW_SECONDS = 1.0
 

@@ -57,6 +57,9 @@ class Mover:
                 return False
             try:
                 self._run(lease)
+            except MoverReplaced as error:
+                logger.warning("stopped driving moves: %s", error)
+                return False
             finally:
                 lease.release()
         finally:

@@ -54,11 +54,17 @@ CREATE TABLE move_resources (
 );
 
 -- The one mover. It holds its lease by renewing it; `term` rises with each that takes over, and whatever a mover writes,
--- here or on a shard, is refused once there is a higher one.
+-- here or on a shard, is refused once there is a higher one. `session` is the server process of a connection that it
+-- keeps: with that gone its lease is over at once. A mover that is alive all the same finds the higher term.
 CREATE TABLE mover (
     one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row),
     term    bigint NOT NULL,
     holder  text NOT NULL,
+    session text NOT NULL DEFAULT '',
     until   timestamptz NOT NULL
 );
+
+CREATE VIEW live_mover AS
+SELECT m.term FROM mover AS m JOIN pg_stat_activity AS a ON concat_ws(' ', a.pid, a.backend_start) = m.session
+WHERE m.until > clock_timestamp();
 INSERT INTO mover (term, holder, until) VALUES (0, '', '-infinity');

@@ -36,7 +36,7 @@ FROM moves AS m WHERE tidied_at IS NULL ORDER BY id;
 -- returns: one
 -- Whether there is something to do and nobody who does it: each worker asks now and then. moves_untidied serves it.
 SELECT EXISTS (SELECT FROM moves WHERE tidied_at IS NULL)
-    AND NOT EXISTS (SELECT FROM mover WHERE until > clock_timestamp());
+    AND NOT EXISTS (SELECT FROM live_mover);
 
 -- name: ask_to_undo
 -- role: primary
@@ -52,9 +52,11 @@ RETURNING id;
 -- name: take_mover_lease
 -- role: primary
 -- returns: many
--- Become the mover, with a term of one's own; no row while another one's lease lasts.
-UPDATE mover SET term = term + 1, holder = %(holder)s, until = clock_timestamp() + %(seconds)s * interval '1 second'
-WHERE until <= clock_timestamp()
+-- Become the mover, with a term of one's own, for as long as this connection lasts; no row while another one is.
+UPDATE mover
+SET term = term + 1, holder = %(holder)s, until = clock_timestamp() + %(seconds)s * interval '1 second',
+    session = (SELECT concat_ws(' ', pid, backend_start) FROM pg_stat_activity WHERE pid = pg_backend_pid())
+WHERE NOT EXISTS (SELECT FROM live_mover)
 RETURNING term;
 
 -- name: renew_mover_lease
