@@ -14,11 +14,15 @@ import threading
 from contextlib import suppress
 from dataclasses import fields
 
+import psycopg
+
 from config import ROOT, Settings
+from errors import Unavailable
 from routing.catalog import Catalog
 from sql import query
 
-STOP_SECONDS = 10.0
+# It is killed then: whatever it was doing is taken up by the next one all the same.
+STOP_SECONDS = 3.0
 # Of the service's own: a mover has no figures to write where the workers write theirs.
 _NOT_INHERITED = ("PROMETHEUS_MULTIPROC_DIR",)
 
@@ -39,11 +43,14 @@ class MoverProcess:
         return bool(self._settings.admin_user)
 
     def look(self) -> None:
-        """Start one if there is something to do and nobody does it."""
-        if not self.is_possible or self._is_running():
+        """Start one if there is something to do and nobody does it; a catalog that is away is asked next time."""
+        if not self.is_possible or self.is_running():
             return
-        with self._catalog.connect() as connection:
-            row = connection.execute(query("has_work_for_mover").text).fetchone()
+        try:
+            with self._catalog.connect() as connection:
+                row = connection.execute(query("has_work_for_mover").text).fetchone()
+        except (psycopg.Error, Unavailable):
+            return
         if row and row[0]:
             self._start()
 
@@ -62,7 +69,7 @@ class MoverProcess:
         process.kill()
         process.wait()
 
-    def _is_running(self) -> bool:
+    def is_running(self) -> bool:
         with self._lock:
             return self._process is not None and self._process.poll() is None
 

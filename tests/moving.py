@@ -221,7 +221,8 @@ def slow_write(place: Stage, shard: str, store_id: UUID) -> Iterator[psycopg.Con
 
 
 def until_state(place: Stage, move: Move, *states: str) -> Move:
-    return until(lambda: found if (found := place.found(move)).state in states else None)
+    until(lambda: place.found(move).state in states)
+    return place.found(move)
 
 
 def finish(place: Stage) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -157,21 +158,18 @@ def test_what_was_written_in_the_old_home_is_read_in_the_new_one(place: Stage, d
     servers, target = Servers(databases.cluster), place.other(source)
     replicas = [node.name for node in servers.nodes if node.shard == target][1:]
     until(lambda: len(place.market.replay.shard(target).replicas) == len(replicas))
-    with place.mover():
+    with ExitStack() as pausing, place.mover():
         with slow_write(place, source, store_id):
             move = until_state(place, place.ask(store_id, target), "verifying")
-            pausing = paused(servers, replicas)
-            pausing.__enter__()
+            pausing.enter_context(paused(servers, replicas))
             wrote = place.scope()
             product_id = place.add_product(store_id, wrote)
-        try:
-            until_state(place, move, "done")
-            until(lambda: place.market.maps.current().map.route(store_id, sharding=True).shard == target)
-            reads = place.scope(positions=dict(wrote.positions))
-            assert product(place, reads, store_id, product_id)
-            assert reads.served_by == (databases.cluster.primary(target).name,)
-        finally:
-            pausing.__exit__(None, None, None)
+        until_state(place, move, "done")
+        until(lambda: place.market.maps.current().map.route(store_id, sharding=True).shard == target)
+        reads = place.scope(positions=dict(wrote.positions))
+        assert product(place, reads, store_id, product_id)
+        assert reads.served_by == (databases.cluster.primary(target).name,)
+        pausing.close()
         finish(place)
     place.market.catalog.set_flag("read_replicas", False)
 
@@ -248,9 +246,14 @@ def paused(servers: Servers, nodes: list[str]) -> Iterator[None]:
     """Replicas that go on receiving and replay nothing."""
     for node in nodes:
         servers.sql(node, "SELECT pg_wal_replay_pause()")
-        until(lambda node=node: servers.sql(node, "SELECT pg_get_wal_replay_pause_state()") == [("paused",)])  # type: ignore[misc]
+    for node in nodes:
+        until(partial(is_paused, servers, node))
     try:
         yield
     finally:
         for node in nodes:
             servers.sql(node, "SELECT pg_wal_replay_resume()")
+
+
+def is_paused(servers: Servers, node: str) -> bool:
+    return servers.sql(node, "SELECT pg_get_wal_replay_pause_state()") == [("paused",)]

@@ -71,7 +71,8 @@ def test_an_undoing_that_would_lose_a_write_is_refused(place: Stage) -> None:
         move = until_state(place, place.ask(store_id, target, undo_seconds=60), "done")
         place.sql(source, "DELETE FROM api_keys WHERE store_id = %s", store_id)
         undo_move(place.market.catalog, move.id)
-        move = until(lambda: found if (found := place.found(move)).error else None)
+        until(lambda: place.found(move).error)
+        move = place.found(move)
         place.add_product(store_id)
         finish(place)
     assert move.error is not None
