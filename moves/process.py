@@ -54,6 +54,12 @@ class MoverProcess:
         if row and row[0]:
             self._start()
 
+    def wait(self) -> None:
+        """Until nothing is left to do for the one that was started here."""
+        process = self._process
+        if process is not None:
+            process.wait()
+
     def stop(self) -> None:
         """End it; what is under way is taken up by the next one."""
         with self._lock:

@@ -111,8 +111,12 @@ class Stage:
             cursor = connection.execute(text, parameters)
             return cursor.fetchall() if cursor.description else []
 
+    def catalog_connection(self) -> psycopg.Connection[Any]:
+        """As the administrator."""
+        return psycopg.connect(self.databases.catalog_dsn(administrator=True), autocommit=True)
+
     def catalog_sql(self, text: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.databases.catalog_dsn(administrator=True), autocommit=True) as connection:
+        with self.catalog_connection() as connection:
             cursor = connection.execute(text, parameters)
             return cursor.fetchall() if cursor.description else []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from uuid import UUID
@@ -182,11 +182,12 @@ def test_what_cannot_be_moved_is_refused(place: Stage) -> None:
     with pytest.raises(Conflict, match="already"):
         move_store(catalog, store_id, source, 0)
     move = place.ask(store_id, target)
-    for refused in (
+    others: list[Callable[[], object]] = [
         lambda: move_store(catalog, store_id, target, 0),
         lambda: pin_store(catalog, store_id, source, 0),
         lambda: unpin_store(catalog, store_id, 0),
-    ):
+    ]
+    for refused in others:
         with pytest.raises(Conflict, match="on a move already"):
             refused()
     finish(place)
