@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 from moves import replication
+from moves.baseline import Baseline, compare_whole
 from moves.copying import copy_rows
 from moves.errors import MoveCancelled, MoveFailed, MoveInterrupted
 from moves.record import Kind, Move, Record, Resource
@@ -152,6 +154,7 @@ class Drive:
                     return
 
     def _switch(self, handover: Handover, home_row: object, look: Check) -> tuple[int, float, float]:
+        handover = replace(handover, baseline=self._compare_whole(handover))
         for number in range(1, SWITCHES + 1):
             look()
             try:
@@ -161,6 +164,17 @@ class Drive:
                     raise
                 time.sleep(SWITCH_PAUSE_SECONDS * number)
         raise AssertionError("unreachable: the last one returns or raises")
+
+    def _compare_whole(self, handover: Handover) -> Baseline | None:
+        leaving, arriving = handover.leaving, handover.arriving
+        return compare_whole(
+            self._move,
+            leaving,
+            arriving,
+            handover.subscription,
+            tables=handover.compared_tables,
+            connect=lambda shard: self._servers.connect(self._map, shard),
+        )
 
     def _follow_back(self, old: Side, new: Side) -> None:
         """What came forth has come; from here on the new home replicates back."""

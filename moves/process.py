@@ -85,6 +85,8 @@ class MoverProcess:
         with self._lock:
             if self._stopped or (self._process is not None and self._process.poll() is None):
                 return
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.close()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "moves"],
                 cwd=ROOT,

@@ -98,6 +98,20 @@ class Side:
             self.run(SQL("SET LOCAL lock_timeout = {}").format(Quoted(f"{int(seconds * 1000)}ms")))
             self.run("SELECT pg_advisory_xact_lock(uuid_hash_extended(%(store)s, 0))", self.values)
 
+    @contextmanager
+    def without_writes(self, seconds: float) -> Iterator[None]:
+        """No write of the store is under way: those that were have ended, and others wait. Raises `LockNotAvailable`
+        where they do not end in time. Not for long: whoever waits holds a connection."""
+        self.run(SQL("SET lock_timeout = {}").format(Quoted(f"{int(seconds * 1000)}ms")))
+        try:
+            self.run("SELECT pg_advisory_lock(uuid_hash_extended(%(store)s, 0))", self.values)
+            try:
+                yield
+            finally:
+                self.run("SELECT pg_advisory_unlock(uuid_hash_extended(%(store)s, 0))", self.values)
+        finally:
+            self.run("RESET lock_timeout")
+
     def hold_block(self) -> None:
         """Let the block last until somebody takes it away. Raises `MoveInterrupted` where it is over already: then
         writes may have passed."""
@@ -130,6 +144,13 @@ class Side:
     def mark(self) -> int:
         """The last mark that has arrived."""
         return int(self.run("SELECT mark FROM move_marks WHERE id = %(move)s", self.values) or 0)
+
+    @contextmanager
+    def holding_marks(self) -> Iterator[int]:
+        """The next mark does not arrive, and whoever applies it stands before it; the process that is to blame."""
+        with self.connection.transaction():
+            self.run("SELECT mark FROM move_marks WHERE id = %(move)s FOR UPDATE", self.values)
+            yield self.connection.info.backend_pid
 
     def home_row(self) -> Any:
         """The store's row in `stores`; None where it does not live here."""

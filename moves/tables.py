@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composable, Identifier
@@ -17,6 +18,9 @@ HOME_TABLE, HOME_EPOCH = "stores", "epoch"
 # are equal (1.0 and 1.00 in jsonb), is compared as text.
 _COLUMNS = """
 SELECT c.relname, a.attname,
+    EXISTS (
+        SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)
+    ) AS in_key,
     t.typname = 'jsonb' OR NOT EXISTS (
         SELECT FROM pg_opclass AS o JOIN pg_am AS m ON m.oid = o.opcmethod
         WHERE m.amname = 'hash' AND o.opcdefault AND o.opcintype IN (t.oid, t.typbasetype)
@@ -43,6 +47,7 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND NOT EXISTS
 @dataclass(frozen=True, slots=True)
 class Column:
     name: str
+    in_key: bool
     by_text: bool
     type: str
 
@@ -67,12 +72,22 @@ class Table:
 
     def row(self) -> Composable:
         """One row's content as a record that can be hashed."""
-        parts = [
-            SQL("{}::text").format(Identifier(column.name)) if column.by_text else Identifier(column.name)
-            for column in self.columns
-            if not (self.name == HOME_TABLE and column.name == HOME_EPOCH)
+        counted = [
+            column for column in self.columns if not (self.name == HOME_TABLE and column.name == HOME_EPOCH)
         ]
-        return SQL("ROW({})").format(SQL(", ").join(parts))
+        return _record(counted)
+
+    def key_row(self) -> Composable:
+        """Its primary key as such a record."""
+        return _record([column for column in self.columns if column.in_key])
+
+
+def _record(columns: Sequence[Column]) -> Composable:
+    parts = [
+        SQL("{}::text").format(Identifier(column.name)) if column.by_text else Identifier(column.name)
+        for column in columns
+    ]
+    return SQL("ROW({})").format(SQL(", ").join(parts))
 
 
 def tables_of(connection: ShardConnection) -> list[Table]:

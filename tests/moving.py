@@ -66,7 +66,7 @@ class Stage:
     def __init__(self, databases: Databases, market: Marketplace) -> None:
         self.databases = databases
         self.market = market
-        self.settings = market.settings
+        self.settings = databases.settings
         self.shards = databases.cluster.topology.shard_names
 
     def scope(self, **fields: Any) -> Scope:
@@ -173,7 +173,8 @@ class Stage:
 
 @contextmanager
 def stage(databases: Databases, **settings: Any) -> Iterator[Stage]:
-    market = Marketplace(replace(databases.settings, **settings))
+    # Without the administrator's role it starts no mover of its own: tests have theirs.
+    market = Marketplace(replace(databases.settings, admin_user="", **settings))
     market.start("worker-1")
     try:
         nodes = len(market.maps.current().map.nodes)

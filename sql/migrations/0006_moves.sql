@@ -35,6 +35,19 @@ BEGIN
 END
 $$;
 
+-- Whether a row version was written after a snapshot of some moments ago, by the `xmin` that stands in it: 32 bits, of
+-- which the other 32 are those that bring it next to the snapshot. A frozen version from billions of transactions ago can
+-- look new; it never is the other way round.
+CREATE FUNCTION written_since(row_xmin xid, since pg_snapshot) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN NOT pg_visible_in_snapshot(
+    (
+        pg_snapshot_xmax(since)::text::bigint - 2147483648
+        + ((row_xmin::text::bigint - pg_snapshot_xmax(since)::text::bigint + 2147483648) & 4294967295)
+    )::text::xid8,
+    since
+);
+
 -- Looks before it takes the lock, so that nobody waits on a connection for whoever is drained; and behind it, for whoever
 -- blocked the store meanwhile takes the same lock alone, and waits for all who did not see that.
 CREATE OR REPLACE FUNCTION fence_store(fenced_store uuid, map_epoch bigint) RETURNS void
