@@ -10,7 +10,7 @@ import click
 
 from commands.cluster import Cluster, open_cluster
 from commands.failover import failover_command
-from commands.moves import move_command, mover_command, undo_command
+from commands.moves import gather_command, move_command, mover_command, undo_command
 from commands.observe import Observation, observe
 from commands.terminal import Failure, plain_errors, print_table
 from operations.topology import topology
@@ -25,7 +25,7 @@ def shards_group() -> None:
     """The shards, their nodes and their schema."""
 
 
-for command in (failover_command, move_command, undo_command, mover_command):
+for command in (failover_command, move_command, undo_command, gather_command, mover_command):
     shards_group.add_command(command)
 
 

@@ -229,6 +229,7 @@ def _pin(connection: CatalogConnection, shard_map: ShardMap, move: Move, home: s
         stays = wanted and bool(move.source_pin and move.source_pin[1])
     else:
         wanted = move.route == "pin"
+        stays = move.route == "stay"
     if wanted or natural != home:
         values = {"store": move.store_id, "shard": home, "stays": stays}
         connection.execute(query("set_pin").text, values)

@@ -14,8 +14,11 @@ from routing.shard_map import ShardMap
 from sql import query
 
 
-def move_store(catalog: Catalog, store_id: UUID, to_shard: str, undo_seconds: float) -> Move:
-    """Ask for a store to be moved; the mover comes to it.
+def move_store(
+    catalog: Catalog, store_id: UUID, to_shard: str, undo_seconds: float, *, stays: bool = False
+) -> Move:
+    """Ask for a store to be moved; the mover comes to it. `stays`: nobody wishes that store there, a rebalance may
+    move it on.
 
     The caller knows that there is such a store. Raises `NotFound` for an unknown shard, `Conflict` where the store
     lives there already, is on a move, or where sharding is off.
@@ -25,7 +28,9 @@ def move_store(catalog: Catalog, store_id: UUID, to_shard: str, undo_seconds: fl
         _check_shard(shard_map, to_shard)
         if home.shard == to_shard:
             raise Conflict(f"The store lives on {to_shard} already.")
-        return _insert(connection, store_id, (home.shard, to_shard), "auto", undo_seconds)
+        return _insert(
+            connection, store_id, (home.shard, to_shard), "stay" if stays else "auto", undo_seconds
+        )
 
 
 def pin_store(catalog: Catalog, store_id: UUID, shard: str, undo_seconds: float) -> Move | None:

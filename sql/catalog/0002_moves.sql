@@ -5,13 +5,15 @@
 -- `decided_epoch` is the decision: with it the store lives on the other shard, whatever becomes of whoever drives it;
 -- the position is the new home's, behind all that the old one had. `is_open`: the new home takes writes.
 -- The shards are no foreign keys: moves that are over stay, whatever becomes of the shards.
+-- `route` is what leads to the new home where ranges and ring do not: a pin, which for `stay` is nobody's wish but where
+-- the store happens to live; for `pin` there is one in any case.
 -- `source_pin` is the pin that the move replaced, for undoing it. `tidied_at`: nothing of it is left on any shard.
 CREATE TABLE moves (
     id                    uuid PRIMARY KEY,
     store_id              uuid NOT NULL,
     from_shard            text NOT NULL,
     to_shard              text NOT NULL CHECK (to_shard <> from_shard),
-    route                 text NOT NULL CHECK (route IN ('auto', 'pin', 'unpin')),
+    route                 text NOT NULL CHECK (route IN ('auto', 'pin', 'unpin', 'stay')),
     state                 text NOT NULL DEFAULT 'copying' CHECK (state IN (
         'copying', 'catching_up', 'verifying', 'switching', 'done', 'failed', 'rolled_back'
     )),

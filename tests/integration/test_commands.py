@@ -28,6 +28,7 @@ COMMANDS = (
     ["shards", "failover"],
     ["shards", "move"],
     ["shards", "undo"],
+    ["shards", "gather"],
     ["shards", "mover"],
     ["flags", "list"],
     ["flags", "set"],

@@ -12,8 +12,9 @@ from uuid import UUID
 
 import pytest
 
+from devcluster.cluster import Cluster
 from moves.mover import Mover
-from tests.cluster_fixtures import Databases
+from tests.cluster_fixtures import Databases, fresh_databases
 from tests.commandline import ROOT, assert_refused, environment, flask
 from tests.moving import Stage, finish, slow_write, stage, until_state
 from tests.shard_servers import until
@@ -121,3 +122,28 @@ def test_a_migration_and_a_move_exclude_each_other(place: Stage) -> None:
     migrating.close()
     finish(place)
     assert place.home(store_id) == source
+
+
+def test_stores_are_gathered_and_sharding_goes_off_and_on(cluster: Cluster) -> None:
+    with fresh_databases(cluster) as databases, stage(databases) as place:
+        stores = [place.new_store(rows=1) for _ in range(3)]
+        while {shard for _, shard in stores} != {"shard-0", "shard-1"}:
+            stores.append(place.new_store(rows=1))
+        elsewhere = [store for store, shard in stores if shard == "shard-1"]
+        assert_refused(flask(place.settings, "flags", "set", "sharding", "off"), "flask shards gather")
+        answer = flask(place.settings, "shards", "gather")
+        assert answer.stdout == f"Every store lives on shard-0: {len(elsewhere)} moved there.\n", (
+            answer.stderr
+        )
+        assert {place.home(store) for store, _ in stores} == {"shard-0"}
+        assert place.sql("shard-1", "SELECT store_id FROM stores") == []
+        # Nobody's wish: a rebalance may move them on.
+        assert place.catalog_sql("SELECT DISTINCT stays FROM pins") == [(True,)]
+        assert place.left_over() == []
+        assert flask(place.settings, "flags", "set", "sharding", "off").returncode == 0
+        assert flask(place.settings, "flags", "set", "sharding", "on").returncode == 0
+        assert {place.home(store) for store, _ in stores} == {"shard-0"}
+        assert (
+            flask(place.settings, "shards", "gather").stdout
+            == "Every store lives on shard-0: 0 moved there.\n"
+        )
