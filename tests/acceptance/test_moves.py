@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
 from tests.cluster_fixtures import Databases, Service, serving
@@ -200,13 +201,20 @@ def test_a_killed_mover_is_followed_by_another(market: Service) -> None:
 def test_a_mover_ends_with_the_worker_that_started_it(market: Service) -> None:
     shop = Shop.create(market)
     path = begin(shop, other_shard(shop))
-    eventually(lambda: bool(movers(market)))
-    (mover,) = movers(market)
+    eventually(lambda: holder(market) in {process.pid for process in movers(market)})
+    mover = psutil.Process(holder(market))
     worker = mover.parent()
     assert worker is not None
     worker.kill()
     assert ended(market, path)["state"] == "done"
     eventually(lambda: not mover.is_running() or mover.status() == psutil.STATUS_ZOMBIE)
+
+
+def holder(service: Service) -> int:
+    """The mover that has the lease, of any that were started."""
+    with psycopg.connect(service.settings.catalog_dsn, target_session_attrs="read-write") as connection:
+        row = connection.execute("SELECT split_part(holder, '/', 2) FROM mover").fetchone()
+    return int(row[0] or 0) if row else 0
 
 
 def movers(service: Service) -> list[psutil.Process]:

@@ -57,8 +57,12 @@ checks.use_after_free.enabled = false
 
 @pytest.fixture
 def service(databases: Databases) -> Iterator[Service]:
-    """One of its own: flags are turned, and many sign up, whose passwords are of no interest."""
-    with serving(databases.settings, scrypt_log2_n=8) as running:
+    """One of its own: flags are turned, and many sign up, whose passwords are of no interest.
+
+    Once the flag rate_limit is on, a limit that is met would hide what an operation answers.
+    """
+    limits = {f"rate_limit_{whom}": "100000/10" for whom in ("session", "key", "address", "store")}
+    with serving(databases.settings, scrypt_log2_n=8, **limits) as running:
         yield running
 
 
