@@ -94,6 +94,9 @@ class Settings:
     # How long an order's lock outlives a worker that died with it; what runs longer extends it.
     lock_ttl_seconds: float = 5.0
 
+    # How long a store that was moved can be moved back with no write lost; then its old rows go.
+    move_undo_seconds: float = 30.0
+
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14
 

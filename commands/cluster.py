@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import config
 import sql
-from errors import ConfigurationError, MarketplaceError
+from errors import ConfigurationError, Conflict, MarketplaceError
 from pools.node import Node
 from routing import catalog
 from routing.catalog import Catalog, Snapshot
@@ -74,6 +74,20 @@ class Cluster:
         """The stores that live on a shard now."""
         with psycopg.connect(self.shard_dsn(shard_map, shard), autocommit=True) as connection:
             return [store_id for (store_id,) in connection.execute(sql.query("list_store_ids").text)]
+
+    @contextmanager
+    def without_moves(self) -> Iterator[None]:
+        """No store is on the move meanwhile. Raises `Conflict` where one is."""
+        with self._connect_catalog("read-write") as connection:
+            (alone,) = connection.execute(sql.query("lock_out_moves").text).fetchone() or (False,)
+            moving = connection.execute(sql.query("list_untidied_moves").text).fetchall()
+            if moving or not alone:
+                stores = ", ".join(str(row[1]) for row in moving) or "a store"
+                raise Conflict(
+                    f"{stores}: on the move, or not yet tidied up; nothing is migrated meanwhile."
+                    " GET /v1/admin/moves/{id} says how far it is; then run this again"
+                )
+            yield
 
     def _role(self) -> tuple[str, str]:
         """The administrator's where the settings have one, else the service's."""

@@ -1,14 +1,16 @@
-"""`flask shards status` and `flask shards migrate`; `flask shards failover` has files of its own."""
+"""`flask shards status` and `flask shards migrate`; failover and moves have files of their own."""
 
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
 from commands.cluster import Cluster, open_cluster
 from commands.failover import failover_command
+from commands.moves import gather_command, move_command, mover_command, undo_command
 from commands.observe import Observation, observe
 from commands.terminal import Failure, plain_errors, print_table
 from operations.topology import topology
@@ -23,7 +25,8 @@ def shards_group() -> None:
     """The shards, their nodes and their schema."""
 
 
-shards_group.add_command(failover_command)
+for command in (failover_command, move_command, undo_command, gather_command, mover_command):
+    shards_group.add_command(command)
 
 
 @shards_group.command("status")
@@ -62,7 +65,8 @@ def status_command(as_json: bool) -> None:
 def migrate_command(dry_run: bool) -> None:
     """Apply sql/catalog/ to the catalog, then sql/migrations/ to every shard, all shards side by side.
 
-    Each says what it did. Where one fails the others are finished, and a second run does only what is left.
+    Each says what it did. Where one fails the others are finished, and a second run does only what is left. While a
+    store is on the move nothing is applied to the shards, and while something is applied no move begins.
     """
     cluster = open_cluster()
     catalog = [Target("catalog", cluster.catalog_dsn())]
@@ -71,7 +75,9 @@ def migrate_command(dry_run: bool) -> None:
         _raise_for_failed(outcomes)  # there is no map that could say where the shards are
     shard_map = cluster.snapshot().map
     shards = [Target(shard.name, cluster.shard_dsn(shard_map, shard.name)) for shard in shard_map.shards]
-    outcomes += migrate(shards, MIGRATIONS, dry_run=dry_run, report=click.echo)
+    pending = not dry_run and any(outcome.applied for outcome in migrate(shards, MIGRATIONS, dry_run=True))
+    with cluster.without_moves() if pending else nullcontext():
+        outcomes += migrate(shards, MIGRATIONS, dry_run=dry_run, report=click.echo)
     if dry_run:
         for outcome in outcomes:
             if not outcome.applied and not outcome.error:

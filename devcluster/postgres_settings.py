@@ -79,6 +79,9 @@ def _replication(node: PostgresNode, siblings: Sequence[PostgresNode]) -> dict[s
         "max_wal_size": "1GB",
         "max_wal_senders": 20,
         "max_replication_slots": 20,
+        # A store on the move takes one of each while it follows, and while it can be undone (moves/mover.py).
+        "max_worker_processes": 16,
+        "max_logical_replication_workers": 10,
         # Enough for a sibling of a node that was just promoted, whose slot for it has kept nothing yet.
         "wal_keep_size": "128MB",
         # A replica that is away for long must not fill the disk: it is copied anew instead.

@@ -33,7 +33,8 @@ class Endpoint:
     status: int = 200
     answer: Any = None  # the answer's Struct, for the document: its bytes are built by PostgreSQL
     answer_headers: tuple[str, ...] = ()
-    other_statuses: tuple[int, ...] = field(default=())  # further ones without a problem: 202, 304
+    accepted: Any = None  # as `answer`, where it may also answer 202: what was begun
+    other_statuses: tuple[int, ...] = field(default=())  # further ones without a problem: 304
     errors: tuple[type[ApiError], ...] = ()
 
     @property

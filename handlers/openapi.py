@@ -85,7 +85,8 @@ def _version() -> str:
 def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
     types: list[Any] = [Problem]
     for endpoint in endpoints:
-        types += [kind for kind in (endpoint.body, endpoint.query, endpoint.answer) if kind is not None]
+        declared = (endpoint.body, endpoint.query, endpoint.answer, endpoint.accepted)
+        types += [kind for kind in declared if kind is not None]
     _, schemas = msgspec.json.schema_components(
         list(dict.fromkeys(types)), ref_template="#/components/schemas/{name}"
     )
@@ -172,16 +173,20 @@ def body_example(body: type[msgspec.Struct]) -> Json:
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Json]:
-    responses = {str(endpoint.status): _success(endpoint, endpoint.status)}
+    responses = {str(endpoint.status): _success(endpoint, endpoint.status, endpoint.answer)}
     for status in endpoint.other_statuses:
-        responses[str(status)] = _success(endpoint, status)
+        responses[str(status)] = _success(endpoint, status, endpoint.answer)
+    if endpoint.accepted is not None:
+        begun = _success(endpoint, HTTPStatus.ACCEPTED, endpoint.accepted)
+        begun["headers"]["Location"] = reference("headers", "Location")
+        responses[str(int(HTTPStatus.ACCEPTED))] = begun
     problems: dict[int, list[type[ApiError]]] = {}
     for error in dict.fromkeys((*_usual_errors(endpoint), *endpoint.errors)):
         problems.setdefault(error.status, []).append(error)
     return responses | {str(status): problem_answer(kinds) for status, kinds in sorted(problems.items())}
 
 
-def _success(endpoint: Endpoint, status: int) -> Json:
+def _success(endpoint: Endpoint, status: int, answer: Any) -> Json:
     headers = [
         "X-Request-Id",
         "X-Served-By",
@@ -195,8 +200,8 @@ def _success(endpoint: Endpoint, status: int) -> Json:
         "description": HTTPStatus(status).phrase,
         "headers": {name: reference("headers", name) for name in dict.fromkeys(headers)},
     }
-    if endpoint.answer is not None and status != HTTPStatus.NOT_MODIFIED:
-        schema = reference("schemas", endpoint.answer.__name__)
+    if answer is not None and status != HTTPStatus.NOT_MODIFIED:
+        schema = reference("schemas", answer.__name__)
         response["content"] = {"application/json": {"schema": schema}}
     return response
 

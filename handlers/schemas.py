@@ -49,6 +49,7 @@ Password = Annotated[str, Meta(min_length=8, max_length=1000, examples=["correct
 Currency = Annotated[
     str, Meta(description="ISO 4217.", examples=["EUR"], extra_json_schema={"enum": list(CURRENCIES)})
 ]
+ShardName = Annotated[str, Meta(min_length=1, max_length=63, pattern=_NO_NUL, examples=["shard-2"])]
 OrderStatus = Literal["pending", "paid", "fulfilled", "cancelled"]
 MoneyTotal = Annotated[int, Meta(ge=0, description="In the currency's minor unit.")]
 
@@ -114,6 +115,15 @@ class NewOrder(Body):
 
 class FlagChange(Body):
     enabled: bool
+
+
+class NewMove(Body):
+    store_id: UUID
+    to_shard: ShardName
+
+
+class PinChange(Body):
+    shard: ShardName
 
 
 # Queries
@@ -275,3 +285,23 @@ class StoreRoute(Struct):
     shard: str
     reason: Literal["ring", "range", "pin", "sharding-off"]
     epoch: int
+
+
+class MoveStatus(Struct):
+    id: UUID
+    store_id: UUID
+    from_shard: str
+    to_shard: str
+    state: Literal["copying", "catching_up", "verifying", "switching", "done", "failed", "rolled_back"]
+    step: Annotated[str, Meta(description="What is being done, or waited for.")]
+    rows_total: int | None
+    rows_copied: int
+    lag_bytes: Annotated[int | None, Meta(description="What the copy has yet to follow.")]
+    write_pause_ms: Annotated[float | None, Meta(description="How long the store's writers waited.")]
+    verify_ms: Annotated[float | None, Meta(description="Of it, for the comparison of both copies.")]
+    started_at: datetime
+    finished_at: datetime | None
+    undo_until: Annotated[
+        datetime | None, Meta(description="Up to when it can be undone with no write lost.")
+    ]
+    error: str | None

@@ -14,6 +14,7 @@ from ephemeral.carts import Carts
 from ephemeral.limiter import Limiter
 from ephemeral.locks import TEND_SECONDS, Locks
 from ephemeral.round_trip import RoundTrips
+from moves.process import MoverProcess
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
 from operations.pages import Cursors
@@ -40,6 +41,8 @@ METRICS_SECONDS = 1.0
 # Between two looks at how much memory the cache's server uses: a few dozen megabytes come in meanwhile, at most.
 WEIGH_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
+# Between two looks whether stores are to be moved and nobody does it, as when a mover has died.
+MOVER_SECONDS = 1.0
 # A catalog that answers does so in milliseconds; one that does not is not worth a longer start.
 FIRST_MAP_SECONDS = 5.0
 # Sentinels and clusters answer in a tenth of it; while they do not, the worker does without.
@@ -91,6 +94,7 @@ class Marketplace:
         self.reads = CachedReads(self._cache, self.router, self.replay, self.memory)
         self.ping_shards = EveryShard(self.router.ping)
         self.count_stores = EveryShard(self._count_stores)
+        self.mover = MoverProcess(settings, self.catalog)
         self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
         self._stopping = threading.Event()
 
@@ -107,6 +111,8 @@ class Marketplace:
         self._every(self.settings.revocation_poll_seconds, self._housekeeping.hear_revocations)
         self._every(SWEEP_SECONDS, self._housekeeping.sweep)
         self._every(WEIGH_SECONDS, self._weigh_cache)
+        if self.mover.is_possible:
+            self._every(MOVER_SECONDS, self.mover.look)
         self._every(TEND_SECONDS, self.locks.tend)
         self._every(MEMORY_SECONDS, self.memory.tend)
         self._every(MEMORY_SECONDS, self._cache.tend)
@@ -116,6 +122,7 @@ class Marketplace:
     def stop(self) -> None:
         """Close what `start` opened."""
         self._stopping.set()
+        self.mover.stop()
         self.maps.close()
         self.replay.stop()
         self.redis.close()

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from uuid import UUID
 
 import psycopg
@@ -105,7 +106,9 @@ def list_stores(router: Router, cursors: Cursors, scope: Scope, *, limit: int, c
     """
     before = cursors.before(cursor, "stores")
     rows = router.on_every_shard(scope, LIST_STORES, {"before": before, "limit": limit + 1})
-    page = list(heapq.merge(*rows.values(), key=lambda row: row[0], reverse=True))
+    merged = heapq.merge(*rows.values(), key=lambda row: row[0], reverse=True)
+    # A store on the move is on two shards for a while: the same, twice in a row.
+    page = [next(same) for _, same in groupby(merged, key=lambda row: row[0])]
     documents = ",".join(document for _, document in page[:limit])
     return Page(documents, cursors.after(page[limit - 1][0], "stores") if len(page) > limit else None)
 

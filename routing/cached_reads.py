@@ -162,6 +162,10 @@ class CachedReads:
             if lineage is None or lsn is None:
                 return None
             look, known = self._ask(scope, name, epoch, (lineage.timeline, lsn), ignore=ignore)
+            if self._router.is_outdated(scope, epoch):
+                if look.lease is not None:
+                    self._cache.release(name, look.lease)
+                continue
             if not known or look.outcome in ("moved", "refused"):
                 if look.lease is not None:
                     self._cache.release(name, look.lease)
@@ -215,6 +219,7 @@ class CachedReads:
 
     def _show(self, scope: Scope, kept: Kept, stamp: Stamp) -> Kept:
         scope.reached(Position(stamp.system_identifier, stamp.timeline, stamp.at_most))
+        self._router.saw_arrival(scope)
         scope.cache = "hit"
         return kept
 

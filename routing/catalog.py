@@ -27,7 +27,9 @@ from errors import (
 from flags import NAMES, Flags
 from pools.node import Node
 from routing.ring import assign
+from routing.route import Arrival
 from routing.shard_map import Pin, Range, Shard, ShardMap
+from routing.token import Position
 from sql import query
 
 CatalogConnection = psycopg.Connection[tuple[Any, ...]]  # autocommit
@@ -61,7 +63,7 @@ def load(connection: CatalogConnection) -> Snapshot:
     Raises `ShardMapError` where they do not fit together, as before shards were registered.
     """
     row = _row(connection, "load_catalog")
-    epoch, shards, nodes, partitions, ranges, pinned, pinned_shards, stays, flags = row
+    epoch, shards, nodes, partitions, ranges, pinned, pinned_shards, stays, flags, arrivals = row
     index = {name: number for number, (name, _) in enumerate(shards)}
     # Turning sharding on pins half of all stores or more, all alike: one Pin for each kind, not each store.
     kinds = {kind: Pin(*kind) for kind in set(zip(pinned_shards, stays, strict=True))}
@@ -73,6 +75,11 @@ def load(connection: CatalogConnection) -> Snapshot:
         ranges=tuple(Range(UUID(low), UUID(high), shard) for low, high, shard in ranges),
         pins={
             store: kinds[shard, stay] for store, shard, stay in zip(pinned, pinned_shards, stays, strict=True)
+        },
+        # In order of epoch: of a store that moved twice the later one stays.
+        arrivals={
+            UUID(store): Arrival(since, Position(int(identifier), timeline, lsn))
+            for store, since, identifier, timeline, lsn in arrivals
         },
     )
     return Snapshot(shard_map, Flags.from_rows(flags))
@@ -91,14 +98,14 @@ class Catalog:
     """
 
     def __init__(self, connect: Callable[[], AbstractContextManager[CatalogConnection]]) -> None:
-        self._connect = connect
+        self.connect = connect
 
     def load(self) -> Snapshot:
-        with self._connect() as connection:
+        with self.connect() as connection:
             return load(connection)
 
     def epoch(self) -> int:
-        with self._connect() as connection:
+        with self.connect() as connection:
             return read_epoch(connection)
 
     def set_flag(self, name: str, enabled: bool) -> None:
@@ -128,6 +135,13 @@ class Catalog:
             yield connection
 
     @contextmanager
+    def decision(self) -> Iterator[CatalogConnection]:
+        """A transaction that sends one store elsewhere, beside those who make stores: where a new store is placed
+        does not depend on it. No change of the map comes in between."""
+        with self._locked("lock_map_for_placement") as connection:
+            yield connection
+
+    @contextmanager
     def placement_lock(self) -> Iterator[int]:
         """Hold the map still while a store is made, beside others that do the same.
 
@@ -153,7 +167,7 @@ class Catalog:
     def _transaction(self) -> Iterator[CatalogConnection]:
         """Raises `NodeUnavailable` where the catalog goes away, `CommitInDoubt` where it does so at the end."""
         committing = False
-        with self._connect() as connection:
+        with self.connect() as connection:
             try:
                 with connection.transaction():
                     yield connection
@@ -232,7 +246,7 @@ def register_shards(connection: CatalogConnection, shards: Sequence[NewShard]) -
 def _remove_shard(connection: CatalogConnection, name: str) -> None:
     (routes,) = _row(connection, "count_routes_to_shard", shard=name)
     if routes:
-        raise Conflict(f"{name} cannot be removed: {routes} partitions, ranges and pins lead to it.")
+        raise Conflict(f"{name} cannot be removed: {routes} partitions, ranges, pins and moves lead to it.")
     _run(connection, "delete_shard", shard=name)
 
 

@@ -16,6 +16,7 @@ from routing.scope import Scope
 STALE_EPOCH = "SE001"  # raised by fence_store()
 GATE_SHUT = "SE002"  # raised by enter_gate()
 LEASE_OVER = "SE003"  # raised by check_lease()
+SWITCHING = "SE004"  # raised by refuse_while_switching()
 
 # Answers that mean "not now": the server gave the statement up, and rolled it back. On a replica the first is also
 # what a read gets that stands in the way of replay.
@@ -35,6 +36,10 @@ class NotAnsweredError(Unavailable):
 
 class GateShutError(Unavailable):
     """The primary takes no writes any more, for another node is being promoted. Nothing was done."""
+
+
+class SwitchingError(Unavailable):
+    """The store is changing its shard, and takes no writes for a moment. Nothing was done."""
 
 
 @contextmanager
@@ -65,6 +70,8 @@ def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) 
             raise StaleEpoch(str(scope.route)) from error
         if error.sqlstate == GATE_SHUT:
             raise GateShutError(f"{shard} takes no writes now.", retry_after_seconds=1) from error
+        if error.sqlstate == SWITCHING:
+            raise SwitchingError("The store is being moved.", retry_after_seconds=1) from error
         if error.sqlstate == LEASE_OVER:
             raise LeaseOver(str(scope.route)) from error
         if error.sqlstate is None:  # not the server's word: libpq says so where the end came inside a flight

@@ -127,7 +127,7 @@ class SessionMemory:
         """Remember for the credential what the request wrote, or saw, before it is answered.
 
         What was only seen is left out where the client keeps it in its token. Without the cache also where every
-        replica has it; a cached answer may be older than all of them.
+        replica has it; a cached answer may be older than all of them, and so may those of a store's old home.
         """
         if scope.credential is None or not self._is_to_keep(scope):
             return
@@ -158,7 +158,8 @@ class SessionMemory:
             return False
         if scope.wrote:
             return True
-        return not scope.carries_token and (caching or not self._everyone_has(scope, all_nodes=True))
+        moved = scope.route is not None and scope.route.arrival is not None
+        return not scope.carries_token and (caching or moved or not self._everyone_has(scope, all_nodes=True))
 
     def tend(self) -> None:
         """Make up for what could not be remembered; to be called every TEND_SECONDS."""

@@ -40,13 +40,20 @@ Row = tuple[Any, ...]
 def wanted_lsn(scope: Scope, lineage: Lineage) -> int | None:
     """The position that a replica must have replayed for this request; None where only a primary will do."""
     wanted = 0
-    floor = scope.floors.get(lineage.system_identifier)
-    if floor is not None:
+    arrival = scope.route.arrival if scope.route is not None else None
+    for floor in (
+        scope.floors.get(lineage.system_identifier),
+        # Before there, a store that moved here was not complete.
+        arrival.position if arrival is not None else None,
+    ):
+        if floor is None or floor.system_identifier != lineage.system_identifier:
+            continue
         verdict = lineage.judge(floor)
         if verdict is Verdict.NEWER:
             return None
         # What was lost of it is nobody's any more: all that was kept of its timeline lies before the fork.
-        wanted = floor.lsn if verdict is Verdict.KEPT else lineage.forks.get(floor.timeline, 0)
+        left_at = lineage.forks.get(floor.timeline, 0)
+        wanted = max(wanted, floor.lsn if verdict is Verdict.KEPT else left_at)
     own = scope.positions.get(lineage.system_identifier)
     if own is not None:
         if lineage.judge(own) is not Verdict.KEPT:

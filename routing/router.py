@@ -4,14 +4,13 @@
     write    BEGIN, gate and fence, statement, lease, COMMIT, position: all sent before the first answer is awaited
 
 A write is never sent twice by itself: where its connection breaks after it was sent, it is in doubt and the client is
-told so. Only one that was refused at the gate or the fence, so that nothing was done, is sent again. A read is tried
+told so. Only one that was refused at the gate or the fence, so that nothing was done, is sent again: to the next
+primary, or to the shard that its store has moved to. A read is tried
 once more, on another node or a fresh connection.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,30 +20,26 @@ from uuid import UUID
 
 import psycopg
 
-import metrics
 from ephemeral.locks import Lease
 from errors import LeaseOver, NodeUnavailable, NotFound, StaleEpoch, Unavailable
-from pools.connection import ShardConnection
 from pools.flight import flight
 from pools.registry import PoolRegistry
-from routing.exchange import GateShutError, NotAnsweredError, exchange
-from routing.lineage import Verdict
+from routing.bounded_read import POSITION, read_bounded
+from routing.exchange import GateShutError, NotAnsweredError, SwitchingError, exchange
+from routing.lost_writes import LostWrites
 from routing.map_cache import MapCache
 from routing.memory import SessionMemory
 from routing.replay import ReplayPositions
 from routing.replica_reads import ATTEMPTS, ReplicaReads
+from routing.route import MAP_HISTORY
 from routing.scope import ReadBounds, Scope
 from routing.token import Position
 from sql import query as named
 from sql.loader import Query
 
-logger = logging.getLogger("routing")
-
 GATE = named("enter_gate")
 FENCE = named("fence_store")
 LEASE = named("check_lease")
-POSITION = named("read_position")
-QUIET = named("no_write_in_progress")
 PING = named("ping")
 BEGIN, COMMIT = "BEGIN", "COMMIT"
 
@@ -56,12 +51,14 @@ GATE_SECONDS = 0.1
 FOLLOW_SECONDS = 0.5
 # And how soon it asks a pool again that has no connection to the next primary yet.
 REFUSED_SECONDS = 0.02
+# How long a write waits for its store to change its shard: the block that it waits for is given up before that.
+SWITCH_SECONDS = 4.5
+# How soon it looks again, time after time; all who wait in a worker share a look.
+SWITCH_PAUSES_SECONDS = (0.004, 0.008, 0.016, 0.032)
 # How long a read waits for a replica while no primary answers.
 WITHOUT_PRIMARY_SECONDS = 1.0
 # About as long as a round of samples.
 ROUND_SECONDS = 0.05
-# Lost writes that were reported, so that each is reported once by a worker, however often its token comes.
-REPORTED = 10_000
 
 Row = tuple[Any, ...]
 
@@ -82,7 +79,7 @@ class Router:
         self._replay = replay
         self._replica_reads = replica_reads
         self._memory = memory
-        self._reported: OrderedDict[Position, None] = OrderedDict()
+        self._lost_writes = LostWrites(pools, replay)
 
     def read(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row:
         """The one row of a read in a store.
@@ -92,12 +89,15 @@ class Router:
         """
         for last in (False, True):
             self.route(scope, store_id)
+            if query.role == "replica" and scope.flags.read_replicas and self._memory.recall(scope):
+                self.route(scope, store_id)  # what is remembered may name a newer map
             assert scope.route is not None
             values = {**parameters, "store_id": store_id}
             rows = self._read_on(scope, scope.route.shard, query, values)
             if not rows and query.role == "replica" and scope.flags.read_replicas:
                 rows = self._read_primary(scope, scope.route.shard, query, values)
             if rows:
+                self.saw_arrival(scope)
                 return rows[0]
             if last or not self._moved_on(scope):
                 break
@@ -114,22 +114,32 @@ class Router:
         """The one row, or None, of a write in a store, committed.
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
-        again, once. Raises `NotFound` where there is no such store, `CommitInDoubt` where nobody can know, and where
-        the write depends on a lease `LeaseOver` unless that still held when all else was done.
+        again, once. While the store changes its shard the write waits here, without a connection. Raises `NotFound`
+        where there is no such store, `CommitInDoubt` where nobody can know, and where the write depends on a lease
+        `LeaseOver` unless that still held when all else was done.
         """
-        for last in (False, True):
+        was_stale, looks, give_up = False, 0, monotonic() + SWITCH_SECONDS
+        while True:
             epoch = self.route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
             assert scope.route is not None
-            self._look_for_lost_writes(scope, scope.route.shard)
+            self._lost_writes.look(scope, scope.route.shard)
             try:
-                return self._write_past_gate(
+                row = self._write_past_gate(
                     scope, (FENCE, fence), (query, {**parameters, "store_id": store_id}), lease
                 )
+            except SwitchingError:
+                if monotonic() >= give_up:
+                    raise
+                sleep(SWITCH_PAUSES_SECONDS[min(looks, len(SWITCH_PAUSES_SECONDS) - 1)])
+                looks = 0 if self._moved_on(scope) else looks + 1
             except StaleEpoch:
-                if last or not self._moved_on(scope):
-                    break
-        raise NotFound("There is no such store.")
+                if was_stale or not self._moved_on(scope):
+                    raise NotFound("There is no such store.") from None
+                was_stale = True
+            else:
+                self.saw_arrival(scope)
+                return row
 
     def create(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row | None:
         """As `write`, for a store that is not there yet: nothing to fence. The caller holds the placement lock."""
@@ -164,11 +174,32 @@ class Router:
         return self._maps.current().map.route(store_id, sharding=scope.flags.sharding).shard
 
     def route(self, scope: Scope, store_id: UUID) -> int:
-        """Find out where the request's store lives, for `scope.route`; by the map of which epoch."""
+        """Find out where the request's store lives, for `scope.route`; by the map of which epoch.
+
+        Raises `Unavailable` where a newer map has been seen at work, and cannot be had.
+        """
         started = perf_counter()
-        scope.route = route = self._maps.current().map.route(store_id, sharding=scope.flags.sharding)
+        current = self._maps.current()
+        if self.is_outdated(scope, current.map.epoch):
+            current = self._maps.refresh(current.map.epoch)
+            scope.flags = current.flags
+            if self.is_outdated(scope, current.map.epoch):
+                raise Unavailable("The shard map is being changed.", retry_after_seconds=1)
+        scope.route = route = current.map.route(store_id, sharding=scope.flags.sharding)
         scope.spent("route", perf_counter() - started)
         return route.epoch
+
+    @staticmethod
+    def is_outdated(scope: Scope, epoch: int) -> bool:
+        """Whether the request has seen a store where only a newer map than this has it."""
+        known = scope.positions.get(MAP_HISTORY)
+        return known is not None and known.lsn > epoch
+
+    @staticmethod
+    def saw_arrival(scope: Scope) -> None:
+        """Whoever comes after it must not look for the store in its old home, by an older map."""
+        if scope.route is not None and scope.route.arrival is not None:
+            scope.reached(scope.route.arrival.epoch_position)
 
     def ping(self, shard: str) -> bool:
         """Whether a shard's primary answers through this worker's pool."""
@@ -193,7 +224,7 @@ class Router:
         """The rows, without the position that a replica's query ends each with."""
         from_replicas = query.role == "replica" and scope.flags.read_replicas
         known = from_replicas and self._memory.recall(scope)
-        self._look_for_lost_writes(scope, shard)
+        self._lost_writes.look(scope, shard)
         if known:
             rows = self._replica_reads.read(scope, shard, query, parameters)
             if rows is not None:
@@ -236,7 +267,7 @@ class Router:
             try:
                 with exchange(scope, self._pools.primary(shard), shard) as connection:
                     if scope.asks_bounds and query.role == "replica":
-                        rows, at_least = _read_bounded(scope, connection, query, parameters)
+                        rows, at_least = read_bounded(scope, connection, query, parameters)
                     else:
                         rows = connection.execute(query.text, parameters, prepare=True).fetchall()
                 break
@@ -258,32 +289,6 @@ class Router:
         if at_least is not None:
             scope.bounds = ReadBounds(at_least, at_most)
         return [row[:-1] for row in rows]
-
-    def _look_for_lost_writes(self, scope: Scope, shard: str) -> None:
-        """Say so where the request asks for a write that no node has any more, and go on without it."""
-        lineage = self._replay.shard(shard).lineage if scope.positions else None
-        own = scope.positions.get(lineage.system_identifier) if lineage is not None else None
-        if lineage is None or own is None:
-            return
-        verdict = lineage.judge(own)
-        if verdict is Verdict.NEWER:
-            # Signed here, so it is true: there is a newer primary than the one this worker knows.
-            self._pools.saw_timeline(own.system_identifier, own.timeline)
-        elif verdict is Verdict.LOST:
-            metrics.count_lost_write()
-            if own not in self._reported:
-                self._reported[own] = None
-                while len(self._reported) > REPORTED:
-                    self._reported.popitem(last=False)
-                logger.warning(
-                    "%s has lost a write: token %s names position %X/%X of timeline %d, which timeline %d left before",
-                    shard,
-                    scope.encode_positions({own.system_identifier: own}),
-                    own.lsn >> 32,
-                    own.lsn & 0xFFFFFFFF,
-                    own.timeline,
-                    lineage.timeline,
-                )
 
     def _write_past_gate(
         self,
@@ -370,26 +375,3 @@ class Router:
             "number": int(lease.since * 1e6) + primary.clock_ahead_us,
             "lasts_us": int(lease.seconds * 1e6),
         }
-
-
-def _read_bounded(
-    scope: Scope, connection: ShardConnection, query: Query, parameters: Mapping[str, Any]
-) -> tuple[list[Row], Position | None]:
-    """A read on a primary, and up to where it has certainly seen everything; None where that cannot be said.
-
-    That is not simply where the log stood before: a commit is in the log for a while before anybody sees it here, as it
-    waits for a replica. Where no write is in progress there is none of that kind. Else nobody was told of them yet, and
-    whoever is told later is told a position at or behind that one, so all *before* it was seen: unless a replica has
-    shown one of them already.
-    """
-    stood, quiet, result = connection.cursor(), connection.cursor(), connection.cursor()
-    with flight(connection):
-        stood.execute(POSITION.text, prepare=True)
-        quiet.execute(QUIET.text, prepare=True)
-        result.execute(query.text, parameters, prepare=True)
-    timeline, lsn = stood.fetchone() or (0, 0)
-    (is_quiet,) = quiet.fetchone() or (False,)
-    rows = result.fetchall()
-    if not is_quiet and scope.flags.read_replicas:
-        return rows, None
-    return rows, Position(connection.system_identifier, timeline, lsn if is_quiet else lsn - 1)

@@ -11,7 +11,10 @@ from uuid import UUID
 from errors import MarketplaceError
 from pools.node import Node
 from routing.ring import PARTITIONS, partition_of
-from routing.route import Route
+from routing.route import Arrival, Reason, Route
+
+_OFF: Reason = "sharding-off"
+_PIN: Reason = "pin"
 
 
 class ShardMapError(MarketplaceError):
@@ -49,7 +52,8 @@ class ShardMap:
 
     `shards` in order of position, so the first is where every store lives while sharding is off;
     `partitions` gives each partition's owner as an index into `shards`; `ranges` in ascending order, none
-    overlapping; `pins` by store. Raises `ShardMapError` when made from parts that do not fit together.
+    overlapping; `pins` by store; `arrivals` are the stores that moved lately. Raises `ShardMapError` when made
+    from parts that do not fit together.
     """
 
     epoch: int
@@ -58,6 +62,7 @@ class ShardMap:
     partitions: tuple[int, ...]
     ranges: tuple[Range, ...] = ()
     pins: Mapping[UUID, Pin] = field(default_factory=dict)
+    arrivals: Mapping[UUID, Arrival] = field(default_factory=dict)
     # What a lookup reads, worked out once.
     _owners: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _lows: tuple[UUID, ...] = field(init=False, repr=False, compare=False)
@@ -65,6 +70,7 @@ class ShardMap:
     def __post_init__(self) -> None:
         _check(self)
         object.__setattr__(self, "pins", MappingProxyType(dict(self.pins)))
+        object.__setattr__(self, "arrivals", MappingProxyType(dict(self.arrivals)))
         object.__setattr__(self, "_owners", tuple(self.shards[index].name for index in self.partitions))
         object.__setattr__(self, "_lows", tuple(part.low for part in self.ranges))
 
@@ -75,16 +81,22 @@ class ShardMap:
     def route(self, store_id: UUID, *, sharding: bool) -> Route:
         """Where the store lives: while sharding is off the first shard, else by pin, range or ring."""
         if not sharding:
-            return Route(store_id, self.shards[0].name, "sharding-off", self.epoch)
-        if self.pins:
-            pin = self.pins.get(store_id)
-            if pin is not None:
-                return Route(store_id, pin.shard, "pin", self.epoch)
+            shard, reason = self.shards[0].name, _OFF
+        elif self.pins and (pin := self.pins.get(store_id)) is not None:
+            shard, reason = pin.shard, _PIN
+        else:
+            shard, reason = self.unpinned(store_id)
+        if self.arrivals:
+            return Route(store_id, shard, reason, self.epoch, self.arrivals.get(store_id))
+        return Route(store_id, shard, reason, self.epoch)
+
+    def unpinned(self, store_id: UUID) -> tuple[str, Reason]:
+        """The shard that ranges and ring give a store, and which of them, whether it is pinned or not."""
         if self._lows:
             index = bisect_right(self._lows, store_id) - 1
             if index >= 0 and store_id < self.ranges[index].high:
-                return Route(store_id, self.ranges[index].shard, "range", self.epoch)
-        return Route(store_id, self._owners[partition_of(store_id)], "ring", self.epoch)
+                return self.ranges[index].shard, "range"
+        return self._owners[partition_of(store_id)], "ring"
 
     def share(self, shard: str) -> float:
         """The part of the ring that the shard owns, 0 to 1. Exact, so all shards' shares add up to 1."""

@@ -38,6 +38,8 @@ from devcluster.cluster import Cluster
 from devcluster.layout import Layout
 from devcluster.processes import start_mark
 from devcluster.topology import HOST, Topology
+from moves.replication import drop_strays
+from pools.connection import ShardConnection
 
 ROOT = Path(__file__).resolve().parent.parent
 # Below Linux's range for outgoing connections, above what a `make up` takes.
@@ -195,10 +197,20 @@ def fresh_databases(cluster: Cluster, **settings: Any) -> Iterator[Databases]:
         yield Databases(replace(load(values), **settings), cluster)
     finally:
         for shard, _, clone in clones:
+            _drop_replication(cluster, shard, clone)
             with cluster.postgres.connect(cluster.primary(shard)) as connection:
                 # A test may have left a primary without the replica that would have to confirm.
                 connection.execute("SET synchronous_commit = local")
                 connection.execute(f'DROP DATABASE "{clone}" WITH (FORCE)')
+
+
+def _drop_replication(cluster: Cluster, shard: str, database: str) -> None:
+    """What a move has left that a test broke off: a database with a slot or a subscription cannot be dropped."""
+    node = cluster.primary(shard)
+    dsn = bootstrap.administrator_dsn(cluster.postgres, node, database)
+    with ShardConnection.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = local")
+        drop_strays(connection, set())
 
 
 @contextmanager

@@ -13,7 +13,15 @@ SELECT
     pinned.store_ids,
     pinned.shards AS pinned_shards,
     pinned.stays,
-    (SELECT coalesce(json_object_agg(name, enabled), '{}') FROM flags) AS flags
+    (SELECT coalesce(json_object_agg(name, enabled), '{}') FROM flags) AS flags,
+    (
+        -- Longer than any replica that is read may lag, and than a worker goes without a look at the map.
+        SELECT coalesce(json_agg(json_build_array(
+            store_id, decided_epoch, at_system_identifier::text, at_timeline, at_lsn
+        ) ORDER BY decided_epoch), '[]')
+        FROM moves
+        WHERE decided_epoch IS NOT NULL AND decided_at > now() - interval '1 hour'
+    ) AS arrivals
 FROM map_state
 CROSS JOIN (
     SELECT
@@ -89,11 +97,12 @@ SELECT
 -- name: count_routes_to_shard
 -- role: primary
 -- returns: one
--- How many partitions, ranges and pins lead to a shard. Reads all three tables.
+-- How many partitions, ranges, pins and moves lead to a shard. Reads all of the first three; moves_untidied serves the last.
 SELECT
     (SELECT count(*) FROM partitions WHERE shard = %(shard)s)
     + (SELECT count(*) FROM ranges WHERE shard = %(shard)s)
-    + (SELECT count(*) FROM pins WHERE shard = %(shard)s) AS routes;
+    + (SELECT count(*) FROM pins WHERE shard = %(shard)s)
+    + (SELECT count(*) FROM moves WHERE tidied_at IS NULL AND %(shard)s IN (from_shard, to_shard)) AS routes;
 
 -- name: delete_nodes
 -- role: primary

@@ -13,8 +13,11 @@ WHERE s.store_id = %(store_id)s;
 -- role: primary
 -- returns: none
 -- spans: stores
--- Forgets keys that were kept long enough, a batch at a time; idempotency_keys_expiry serves it.
+-- Forgets keys that were kept long enough, a batch at a time; idempotency_keys_expiry serves it. Not of a store on the
+-- move, as sweep_revoked_sessions.
 DELETE FROM idempotency_keys
 WHERE (store_id, credential_id, key) IN (
-    SELECT store_id, credential_id, key FROM idempotency_keys WHERE expires_at < now() ORDER BY expires_at LIMIT %(batch)s
+    SELECT k.store_id, k.credential_id, k.key FROM idempotency_keys AS k
+    WHERE k.expires_at < now() AND NOT EXISTS (SELECT FROM moving_stores AS m WHERE m.id = k.store_id)
+    ORDER BY k.expires_at LIMIT %(batch)s
 );

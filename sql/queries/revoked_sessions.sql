@@ -19,8 +19,11 @@ WHERE s.store_id = %(store_id)s;
 -- role: primary
 -- returns: none
 -- spans: stores
--- Forgets sessions whose token has run out by itself, a batch at a time; revoked_sessions_expiry serves it.
+-- Forgets sessions whose token has run out by itself, a batch at a time; revoked_sessions_expiry serves it. Not of a
+-- store on the move, whose rows are compared between two shards.
 DELETE FROM revoked_sessions
 WHERE (store_id, session_id) IN (
-    SELECT store_id, session_id FROM revoked_sessions WHERE expires_at < now() ORDER BY expires_at LIMIT %(batch)s
+    SELECT r.store_id, r.session_id FROM revoked_sessions AS r
+    WHERE r.expires_at < now() AND NOT EXISTS (SELECT FROM moving_stores AS m WHERE m.id = r.store_id)
+    ORDER BY r.expires_at LIMIT %(batch)s
 );

@@ -33,12 +33,16 @@ LIMIT %(limit)s;
 -- role: primary
 -- returns: one
 -- spans: stores
--- How many stores live on this shard, for the topology; an index-only scan of stores_pkey.
-SELECT count(*) FROM stores;
+-- How many stores live on this shard, for the topology; an index-only scan of stores_pkey. Copies that are still being
+-- made do not count.
+SELECT count(*) FROM stores AS s
+WHERE NOT EXISTS (SELECT FROM moving_stores AS m WHERE m.id = s.store_id AND m.standing = 'arriving');
 
 -- name: list_store_ids
 -- role: primary
 -- returns: many
 -- spans: stores
--- Every store of this shard, for turning the flag `sharding` on or off; stores_pkey serves it.
-SELECT store_id FROM stores ORDER BY store_id;
+-- Every store of this shard, for turning the flag `sharding` on or off; stores_pkey serves it. As count_stores.
+SELECT s.store_id FROM stores AS s
+WHERE NOT EXISTS (SELECT FROM moving_stores AS m WHERE m.id = s.store_id AND m.standing = 'arriving')
+ORDER BY s.store_id;

@@ -42,6 +42,11 @@ GET /v1/admin/flags
 PUT /v1/admin/flags/{name}
 GET /v1/admin/topology
 GET /v1/admin/stores/{store_id}/route
+PUT /v1/admin/stores/{store_id}/pin
+DELETE /v1/admin/stores/{store_id}/pin
+POST /v1/admin/moves
+GET /v1/admin/moves/{move_id}
+DELETE /v1/admin/moves/{move_id}
 GET /healthz
 GET /readyz
 GET /metrics

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -25,6 +26,10 @@ COMMANDS = (
     ["shards", "status"],
     ["shards", "migrate"],
     ["shards", "failover"],
+    ["shards", "move"],
+    ["shards", "undo"],
+    ["shards", "gather"],
+    ["shards", "mover"],
     ["flags", "list"],
     ["flags", "set"],
     ["seed"],
@@ -76,6 +81,7 @@ def test_help_needs_no_cluster(command: list[str]) -> None:
         ["shards", "status"],
         ["shards", "migrate"],
         ["shards", "failover", "shard-0"],
+        ["shards", "move", str(UUID(int=7)), "shard-0"],
         ["flags", "list"],
         ["seed"],
     ],
@@ -91,6 +97,7 @@ def test_a_missing_setting_is_named_in_one_line(command: list[str]) -> None:
         ["shards", "status"],
         ["shards", "migrate"],
         ["shards", "failover", "shard-0"],
+        ["shards", "move", str(UUID(int=7)), "shard-0"],
         ["flags", "list"],
         ["flags", "set", "sharding", "on"],
         ["seed"],

@@ -29,7 +29,7 @@ def environment_of(service: str) -> dict[str, str]:
 
 
 def test_the_services_are_those_of_the_embedded_cluster() -> None:
-    assert set(SERVICES) == {node.name for node in TOPOLOGY} | {"setup", "app"}
+    assert set(SERVICES) == {node.name for node in TOPOLOGY} | {"setup", "app", "mover"}
 
 
 @pytest.mark.parametrize("node", TOPOLOGY.nodes(), ids=lambda node: str(node.name))
@@ -68,7 +68,7 @@ def test_only_the_service_is_published_and_only_on_loopback() -> None:
 
 
 def test_the_service_has_no_root_and_no_writable_root_file_system() -> None:
-    for name in ("setup", "app"):
+    for name in ("setup", "app", "mover"):
         assert SERVICES[name]["read_only"] is True
         assert SERVICES[name]["cap_drop"] == ["ALL"]
     assert re.search(r"^USER (?!0|root)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -107,6 +107,7 @@ def test_the_service_gets_settings_that_it_knows() -> None:
     settings = {name.upper() for name in config.Settings.__dataclass_fields__}
     assert environment_of("app").keys() - settings == set()
     assert environment_of("setup").keys() - settings == {"SEED", "SHARDS"}
+    assert environment_of("mover").keys() - settings == set()
     assert "ADMIN_PASSWORD" not in environment_of("app")
 
 

@@ -1,0 +1,159 @@
+"""The mover: drives every move that is not at its end, a few at a time, until there is none.
+
+One of them is at work at any time (lease.py). Nothing of what it does is in its memory only: whoever comes after it
+reads in the catalog where each move stands, and goes on or takes back (drive.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic
+
+import psycopg
+
+from config import Settings
+from errors import MarketplaceError, StatementDeadline
+from moves import replication
+from moves.drive import Drive
+from moves.errors import MoveInterrupted, MoverReplaced
+from moves.lease import Lease
+from moves.record import Move, Record
+from moves.servers import CatalogConnections, Servers
+from routing.catalog import Catalog
+
+logger = logging.getLogger("moves")
+
+# Stores that are copied at one time. Others, which wait for their end or are tidied, do not count.
+COPIES = 2
+# Each replicates back while it can be undone, which takes a slot and two processes.
+UNDOABLE = 6
+POLL_SECONDS = 0.1
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 5.0
+
+
+class Mover:
+    """Drives moves in threads of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._connections = CatalogConnections(settings)
+        self._catalog = Catalog(self._connections)
+        self._servers = Servers(settings)
+        self._stopping = threading.Event()
+        self._running: dict[object, Future[None]] = {}
+        self._pauses: dict[object, tuple[float, float]] = {}  # move -> until when, and how long the next is
+
+    def stop(self) -> None:
+        """Ask `run` to return; what is under way is taken up by the next one."""
+        self._stopping.set()
+
+    def run(self) -> bool:
+        """Until there is nothing left to do. False where another mover does it."""
+        lease = Lease(self._connections)
+        try:
+            if not lease.take():
+                return False
+            try:
+                self._run(lease)
+            except MoverReplaced as error:
+                logger.warning("stopped driving moves: %s", error)
+                return False
+            finally:
+                lease.release()
+        finally:
+            self._connections.close()
+        return True
+
+    def _run(self, lease: Lease) -> None:
+        record = Record(self._catalog, lease.term)
+        self._drop_strays(record)
+
+        def check() -> None:
+            lease.check()
+            if self._stopping.is_set():
+                raise MoverReplaced("the mover is stopping")
+
+        with ThreadPoolExecutor(COPIES + UNDOABLE, thread_name_prefix="move") as threads:
+            try:
+                while not self._stopping.is_set():
+                    lease.check()
+                    moves = self._untidied(record)
+                    if not moves and not self._running:
+                        return
+                    for move in self._next(moves or []):
+                        self._running[move.id] = threads.submit(self._drive, record, move, check)
+                    self._stopping.wait(POLL_SECONDS)
+                    self._running = {move: one for move, one in self._running.items() if not one.done()}
+            finally:
+                self._stopping.set()  # for the threads
+
+    def _untidied(self, record: Record) -> list[Move] | None:
+        """None where the catalog does not say."""
+        try:
+            return record.untidied()
+        except (psycopg.Error, StatementDeadline) as error:
+            logger.warning("the catalog does not answer the mover: %s", error)
+            return None
+
+    def _next(self, moves: list[Move]) -> list[Move]:
+        """Those that have something to be done now, and may."""
+        now = monotonic()
+        copying = sum(1 for move in moves if move.is_undecided and move.id in self._running)
+        undoable = sum(1 for move in moves if not move.is_undecided)
+        chosen, stores = [], set()
+        for move in moves:
+            is_first = move.store_id not in stores  # one store's moves, one after the other
+            stores.add(move.store_id)
+            if not is_first or move.id in self._running or self._pauses.get(move.id, (0.0, 0.0))[0] > now:
+                continue
+            if move.is_undecided:
+                if copying >= COPIES or undoable + copying >= UNDOABLE:
+                    continue
+                copying += 1
+            elif move.is_open and not move.undo_asked and not move.due:
+                continue
+            chosen.append(move)
+        return chosen
+
+    def _drive(self, record: Record, move: Move, check: Callable[[], None]) -> None:
+        try:
+            with Drive(self._servers, record, move, check) as drive:
+                drive.advance()
+        except MoverReplaced as error:
+            logger.info("move %s is left to the next mover: %s", move.id, error)
+        except (psycopg.Error, MarketplaceError) as error:
+            self._put_off(record, move, error)
+        except Exception as error:
+            logger.exception("move %s", move.id)
+            self._put_off(record, move, error)
+        else:
+            self._pauses.pop(move.id, None)
+
+    def _put_off(self, record: Record, move: Move, error: Exception) -> None:
+        """Something did not answer, or an attempt came to nothing: later again, from what the catalog says."""
+        logger.warning("move %s of store %s: %s", move.id, move.store_id, error)
+        _, pause = self._pauses.get(move.id, (0.0, FIRST_PAUSE_SECONDS))
+        self._pauses[move.id] = (monotonic() + pause, min(pause * 2, LONGEST_PAUSE_SECONDS))
+        if not isinstance(error, MoveInterrupted | psycopg.Error | StatementDeadline):
+            return
+        try:
+            state = record.read(move).state
+            record.step(move, state, f"begins again: {' '.join(str(error).split())}"[:200])
+        except (psycopg.Error, MarketplaceError) as another:
+            logger.info("move %s: %s", move.id, another)
+
+    def _drop_strays(self, record: Record) -> None:
+        """What a mover made that woke up when it had been replaced; shards that are away are left for the next time."""
+        shard_map = record.shard_map()
+        for shard in shard_map.shards:
+            try:
+                connection = self._servers.connect(shard_map, shard.name)
+                try:
+                    for dropped in replication.drop_strays(connection, record.resource_names(shard.name)):
+                        logger.warning("%s had %s, which belongs to no move: dropped", shard.name, dropped)
+                finally:
+                    connection.close()
+            except (psycopg.Error, MarketplaceError) as error:
+                logger.info("%s could not be searched for strays: %s", shard.name, error)

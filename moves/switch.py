@@ -1,0 +1,152 @@
+"""The switch: writes wait, both sides are compared at one position, and one commit in the catalog decides.
+
+    block ─▶ drain ─▶ mark ─▶ arrived ─▶ compare ─▶ hold ─▶ prepare ─▶ DECIDE ─▶ depart ─▶ open
+      └──────── whatever goes wrong up to here: unblock, and nothing has changed ───┘ └── only forward
+
+The same for undoing a move, with the sides exchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import errors as pg
+
+from errors import CommitInDoubt, StatementDeadline, Unavailable
+from moves import replication
+from moves.baseline import Baseline
+from moves.errors import MoveFailed, MoveInterrupted
+from moves.record import Move, Pause, Record
+from moves.side import Side
+from moves.tables import Table
+from moves.verification import digest_since, on_both, whole_digest
+
+logger = logging.getLogger("moves")
+
+# How long writers may wait, until the block is given up: less than they are ready to (routing/router.py).
+BLOCK_SECONDS = 3.0
+# For the writes under way, and for what they wrote to arrive: a fraction of the block.
+DRAIN_SECONDS = 1.0
+ARRIVE_SECONDS = 1.5
+DEPART_SECONDS = 1.0
+# As long as a change of the map may take to reach every worker.
+OLD_MAPS_SECONDS = 1.0
+CHECK_SECONDS = 0.2
+_POLL_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A switch: from where to where, by which subscription."""
+
+    record: Record
+    move: Move
+    leaving: Side
+    arriving: Side
+    subscription: str
+    tables: Sequence[Table]
+    baseline: Baseline | None = None
+
+    def run(self, home_row: Any) -> tuple[int, float, float]:
+        """Up to the decision: its epoch, when the block began, and the seconds that comparing took.
+
+        Raises `MoveFailed` where the sides differ, `MoveInterrupted` where it took too long; in both cases writes pass
+        again. What else goes wrong leaves them blocked, for the block's time at most, or until `recover`.
+        """
+        began = time.monotonic()
+        self.leaving.block(BLOCK_SECONDS)
+        try:
+            self.leaving.drain(DRAIN_SECONDS)
+            await_mark(self.leaving, self.arriving, self.subscription, ARRIVE_SECONDS)
+            compared = time.monotonic()
+            self._compare()
+            compared = time.monotonic() - compared
+            self.leaving.hold_block()
+            at = self.arriving.prepare(home_row)
+        except (MoveFailed, MoveInterrupted, pg.LockNotAvailable, pg.QueryCanceled) as error:
+            self.take_back()
+            if isinstance(error, psycopg.Error):
+                raise MoveInterrupted("the writes under way did not end in time") from error
+            raise
+        try:
+            epoch = self.record.decide(self.move, self.arriving.shard, at)
+        except CommitInDoubt:
+            raise  # whoever comes next looks which it was
+        except (MoveFailed, Unavailable) as error:
+            self.take_back()
+            if isinstance(error, Unavailable):
+                raise MoveInterrupted(error.detail) from error
+            raise
+        return epoch, began, compared
+
+    def take_back(self) -> None:
+        """Nothing was decided: the store stays."""
+        self.leaving.unblock()
+        if self.arriving.shard == self.move.from_shard:
+            self.arriving.retract()
+
+    def _compare(self) -> None:
+        """What was written since the baseline; all of it where there is none, or where that makes a difference: it may
+        only look as if (`written_since`)."""
+        here, there = self.leaving.connection, self.arriving.connection
+        if self.baseline is not None:
+            since = {here: self.baseline.leaving, there: self.baseline.arriving}
+            if not on_both(here, there, lambda one: digest_since(one, *self._rows, since[one])):
+                return
+        if found := on_both(here, there, lambda one: whole_digest(one, *self._rows)):
+            raise MoveFailed(f"the copies differ: {'; '.join(found)}")
+
+    @property
+    def _rows(self) -> tuple[UUID, Sequence[Table]]:
+        return self.move.store_id, self.compared_tables
+
+    @property
+    def compared_tables(self) -> Sequence[Table]:
+        """While a move is undone the old home has no row in `stores` yet."""
+        return [table for table in self.tables if table.is_replicated or not self._is_undo]
+
+    @property
+    def _is_undo(self) -> bool:
+        return self.arriving.shard == self.move.from_shard
+
+
+def complete(leaving: Side, arriving: Side, epoch: int) -> None:
+    """After the decision: only forward, and again and again until it is done.
+
+    Where the old home does not answer the new one opens without it: its block lasts, and what it does not hear now it
+    hears when it is tidied. But first every worker has had the time to learn of the new map: one with the old map may
+    reach the old home, and would read there what others have changed.
+    """
+    leaving.connection.deadline_seconds = DEPART_SECONDS
+    try:
+        leaving.depart()
+    except (psycopg.OperationalError, StatementDeadline):
+        logger.warning("%s does not answer: the store opens on %s without it", leaving.shard, arriving.shard)
+        time.sleep(OLD_MAPS_SECONDS)
+    arriving.open(epoch)
+
+
+def await_mark(source: Side, target: Side, name: str, seconds: float) -> float:
+    """Wait until all that the source has committed so far is on the target; how long it took, in seconds."""
+    began = time.monotonic()
+    wanted = source.write_mark()
+    looked_at = began
+    while target.mark() < wanted:
+        now = time.monotonic()
+        if now - looked_at > CHECK_SECONDS:
+            looked_at = now
+            replication.check(source, target, name)
+        if now - began > seconds:
+            raise MoveInterrupted(f"what {source.shard} has written did not arrive within {seconds:g} s")
+        time.sleep(_POLL_SECONDS)
+    return time.monotonic() - began
+
+
+def paused(began: float, compared: float) -> Pause:
+    return Pause((time.monotonic() - began) * 1000, compared * 1000)

@@ -1,0 +1,111 @@
+"""Which tables hold a store's rows: those with a column `store_id`, as PostgreSQL itself says. Nobody keeps a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composable, Identifier
+
+from moves.errors import MoveFailed
+from pools.connection import ShardConnection
+
+# A row of this one says that the store is here: it is not replicated, but made where the store arrives and taken away
+# where it departs. Its epoch is its home's.
+HOME_TABLE, HOME_EPOCH = "stores", "epoch"
+
+# Generated columns are made anew where the row arrives. What has no hash of its own, or one by which different texts
+# are equal (1.0 and 1.00 in jsonb), is compared as text.
+_COLUMNS = """
+SELECT c.relname, a.attname,
+    EXISTS (
+        SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)
+    ) AS in_key,
+    t.typname = 'jsonb' OR NOT EXISTS (
+        SELECT FROM pg_opclass AS o JOIN pg_am AS m ON m.oid = o.opcmethod
+        WHERE m.amname = 'hash' AND o.opcdefault AND o.opcintype IN (t.oid, t.typbasetype)
+    ) AS by_text,
+    format_type(a.atttypid, a.atttypmod)
+FROM pg_class AS c
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+JOIN pg_type AS t ON t.oid = a.atttypid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+    AND EXISTS (
+        SELECT FROM pg_attribute AS s WHERE s.attrelid = c.oid AND s.attname = 'store_id' AND NOT s.attisdropped
+    )
+ORDER BY c.relname, a.attname
+"""
+_KEYLESS = """
+SELECT c.relname FROM pg_class AS c
+JOIN pg_attribute AS s ON s.attrelid = c.oid AND s.attname = 'store_id' AND NOT s.attisdropped
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND NOT EXISTS (
+    SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND s.attnum = ANY (i.indkey)
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    in_key: bool
+    by_text: bool
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A tenant table, with the columns that move."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def identifier(self) -> Identifier:
+        return Identifier("public", self.name)
+
+    @property
+    def is_replicated(self) -> bool:
+        return self.name != HOME_TABLE
+
+    def column_list(self) -> Composable:
+        return SQL(", ").join(Identifier(column.name) for column in self.columns)
+
+    def row(self) -> Composable:
+        """One row's content as a record that can be hashed."""
+        counted = [
+            column for column in self.columns if not (self.name == HOME_TABLE and column.name == HOME_EPOCH)
+        ]
+        return _record(counted)
+
+    def key_row(self) -> Composable:
+        """Its primary key as such a record."""
+        return _record([column for column in self.columns if column.in_key])
+
+
+def _record(columns: Sequence[Column]) -> Composable:
+    parts = [
+        SQL("{}::text").format(Identifier(column.name)) if column.by_text else Identifier(column.name)
+        for column in columns
+    ]
+    return SQL("ROW({})").format(SQL(", ").join(parts))
+
+
+def tables_of(connection: ShardConnection) -> list[Table]:
+    """The tenant tables of a shard. Raises `MoveFailed` where one's key leaves the store out: then a row filter on the
+    store could not follow its updates."""
+    keyless = [name for (name,) in connection.execute(_KEYLESS)]
+    if keyless:
+        raise MoveFailed(f"{', '.join(keyless)}: store_id is not part of the primary key")
+    columns: dict[str, list[Column]] = {}
+    for table, *column in connection.execute(_COLUMNS):
+        columns.setdefault(table, []).append(Column(*column))
+    return [Table(name, tuple(found)) for name, found in columns.items()]
+
+
+def same_tables(source: ShardConnection, target: ShardConnection) -> list[Table]:
+    """The tables, which both shards have alike. Raises `MoveFailed` where they differ."""
+    here, there = tables_of(source), tables_of(target)
+    if here != there:
+        names = sorted({table.name for table in set(here) ^ set(there)})
+        raise MoveFailed(f"the shards' schemas differ in {', '.join(names)}: run flask shards migrate")
+    return here
