@@ -6,7 +6,7 @@ as a part of all there is. Pure computation, and deterministic; `operations/reba
 Whales first: a unit so large that it decides what is left for the others. They move only where two of them share a
 shard that one could leave. Then the others, one at a time: from the shard that is furthest above what it should have,
 or to the one that is furthest below. Where one unit is enough for both shards, the cheapest of those is taken, else the
-cheapest of those that help about as much as the best one. What turns out not to have been needed goes back in the end.
+cheapest of those that help about as much as the best one.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ class Scales:
     tolerance: float
     _held: dict[str, list[float]] = field(init=False)
     _levels: list[dict[str, float]] = field(init=False)  # for each measure, what each shard should have
-    _first_owners: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._first_owners = list(self.owners)
         self._held = {shard: list(self.fixed[shard]) for shard in self.targets}
         for unit, owner in zip(self.units, self.owners, strict=True):
             self._weigh(unit, owner, 1)
@@ -69,8 +67,6 @@ class Scales:
         self._levels = self._find_levels()
         while (step := self._next_step()) is not None:
             self._move(*step)
-        if self._worst() <= self.tolerance:
-            self._take_back_needless()
 
     def _weigh(self, unit: Unit, shard: str, sign: int) -> None:
         held = self._held[shard]
@@ -162,9 +158,6 @@ class Scales:
         """What the shard has above what it should have, in each measure."""
         return [held - levels[shard] for held, levels in zip(self._held[shard], self._levels, strict=True)]
 
-    def _worst(self) -> float:
-        return max(abs(one) / self.targets[shard] for shard in self.targets for one in self._excess(shard))
-
     def _next_step(self) -> tuple[int, str] | None:
         """The next unit to move, and where to; None where nothing is to be moved, or nothing helps."""
         excess = {shard: self._excess(shard) for shard in self.targets}
@@ -220,16 +213,3 @@ class Scales:
         for number, owner in enumerate(self.owners):
             if owner == shard and not self.units[number].is_whale and self._may_leave(number):
                 yield number
-
-    def _take_back_needless(self) -> None:
-        """The dearest first."""
-        moved = [n for n, owner in enumerate(self.owners) if owner != self._first_owners[n]]
-        saved = {
-            n: self.units[n].cost(self.owners[n]) - self.units[n].cost(self._first_owners[n]) for n in moved
-        }
-        for number in sorted(moved, key=lambda n: (-saved[n], n)):
-            target = self.owners[number]
-            if saved[number] > 0 and not self.units[number].is_whale and self._may_leave(number):
-                self._move(number, self._first_owners[number])
-                if self._worst() > self.tolerance:
-                    self._move(number, target)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from operations.evenness import Scales, Unit
 from operations.rebalance import TOLERANCE, WHALE, Plan, plan
 from routing.ring import PARTITIONS, assign, even_out_shares, partition_of
 from routing.shard_map import Pin, Range, Shard, ShardMap
@@ -183,6 +184,13 @@ def test_a_whale_larger_than_a_shard_should_be_is_left_alone_with_itself() -> No
     assert_nothing_left(after, rows, {})
 
 
+def test_what_is_even_beside_a_whale_stays() -> None:
+    shard_map = a_map(*EVEN)
+    of = {shard: [s for s in some_stores(600) if shard_map.unpinned(s)[0] == shard] for shard in EVEN}
+    rows = dict.fromkeys((*of["a"][:100], *of["c"][:90]), 10) | {of["b"][0]: 30_000}
+    assert_nothing_left(shard_map, rows, {})
+
+
 def test_whales_are_pinned_where_they_are_to_be_on_request() -> None:
     shard_map, rows = a_map("a", "b"), zipf(30, 100_000)
     made = plan(shard_map, rows, {}, pin_whales=True)
@@ -237,14 +245,42 @@ def test_what_somebody_has_pinned_or_put_into_a_range_stays_there() -> None:
     assert_nothing_left(after, rows, {})
 
 
-def test_a_shard_that_owns_nothing_of_the_ring_is_given_nothing_and_stores_leave_it() -> None:
-    stores = some_stores(100)
+@pytest.mark.parametrize("pinned_there", [10, 10_000])
+def test_a_shard_that_owns_nothing_of_the_ring_is_given_nothing_and_stores_leave_it(
+    pinned_there: int,
+) -> None:
+    of = {shard: [s for s in some_stores(200) if a_map("a", "b").unpinned(s)[0] == shard] for shard in "ab"}
+    stores = [*of["a"][:55], *of["b"][:50]]
     pins = {stores[0]: Pin("new", stays=True), stores[1]: Pin("new")}
     shard_map = a_map("a", "b", "new", owners=assign({"a": 1.0, "b": 1.0}), pins=pins)
-    made = plan(shard_map, dict.fromkeys(stores, 10) | {stores[1]: 10_000}, {})
+    made = plan(shard_map, dict.fromkeys(stores, 10) | {stores[1]: pinned_there}, {})
     assert "new" not in made.partitions
     assert made.after["new"].stores == 1
-    assert {one.store_id for one in made.transfers if one.from_shard == "new"} == {stores[0]}
+    assert {one.store_id for one in made.transfers} == {stores[0]}
+
+
+def test_a_shard_keeps_its_last_partition() -> None:
+    """Without one it would not be part of the ring any more, and get no new stores."""
+    small, last = Unit("1", (0.1,), {"a": 10}, partition=1), Unit("2", (0.1,), {"a": 10}, partition=2)
+    scales = Scales(
+        targets={"a": 0.5, "b": 0.5},
+        fixed={"a": (0.8,), "b": (0.0,)},
+        units=[small, last],
+        owners=["a", "a"],
+        partitions={"a": 2, "b": 1},
+        tolerance=0.1,
+    )
+    scales.settle()
+    assert sorted(scales.owners) == ["a", "b"]
+
+
+def test_what_cannot_be_even_is_brought_as_near_as_it_gets_and_left() -> None:
+    shard_map = a_map("a", "b")
+    stores = [store for store in some_stores(50) if shard_map.unpinned(store)[0] == "a"][:5]
+    rows = dict.fromkeys(stores, 100)
+    after = in_force(shard_map, plan(shard_map, rows, {}))
+    assert sorted(held(after, rows).values()) == [200, 300]
+    assert_nothing_left(after, rows, {})
 
 
 def test_new_stores_still_go_to_all_shards_alike() -> None:
