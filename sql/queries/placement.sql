@@ -1,0 +1,34 @@
+-- Changes of the map that send stores elsewhere, on the catalog's primary: docs/rebalance.md.
+
+-- name: set_partitions
+-- role: primary
+-- returns: none
+-- The whole ring: owners in order of partition, from 0. Touches only the rows that change hands.
+UPDATE partitions AS p SET shard = owned.shard
+FROM unnest(%(owners)s::text[]) WITH ORDINALITY AS owned (shard, ordinality)
+WHERE p.partition = owned.ordinality - 1 AND p.shard <> owned.shard;
+
+-- name: delete_ranges
+-- role: primary
+-- returns: none
+-- All of them, before they are inserted anew; there are few.
+DELETE FROM ranges;
+
+-- name: insert_ranges
+-- role: primary
+-- returns: none
+-- The ranges, as three lists of the same length.
+INSERT INTO ranges (low, high, shard)
+SELECT r.low, r.high, r.shard FROM unnest(%(lows)s::uuid[], %(highs)s::uuid[], %(shards)s::text[]) AS r (low, high, shard);
+
+-- name: delete_needless_pins
+-- role: primary
+-- returns: none
+-- Of stores that ranges and ring lead to where they live; by primary key. A pin that somebody wished for is left.
+DELETE FROM pins WHERE store_id = ANY (%(store_ids)s::uuid[]) AND stays;
+
+-- name: lock_out_growth
+-- role: primary
+-- returns: one
+-- Held for the session by whoever grows, shrinks or evens out the shards: one at a time. 7307 is its number.
+SELECT pg_try_advisory_lock(7307);
