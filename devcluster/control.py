@@ -84,9 +84,9 @@ def remove_shard(
     layout: Layout, name: str, environ: Mapping[str, str], report: Callable[[str], object]
 ) -> str:
     """Stop the servers of a shard that the shard map does not know any more, and delete their data."""
-    if growth.remove(_interruptible(layout, environ, report), name):
-        return f"stopped the servers of {name} and deleted their data"
-    return f"there is no server of {name}"
+    if not growth.remove(_interruptible(layout, environ, report), name):
+        raise ClusterError(f"there is no server of {name}")
+    return f"stopped the servers of {name} and deleted their data"
 
 
 def _interruptible(layout: Layout, environ: Mapping[str, str], report: Callable[[str], object]) -> Cluster:
