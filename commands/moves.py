@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Event
 from uuid import UUID
 
@@ -48,7 +49,7 @@ def move_command(store_id: UUID, shard: str) -> None:
     cluster = open_cluster()
     _check_store(cluster, store_id)
     move = move_store(cluster.catalog, store_id, shard, cluster.settings.move_undo_seconds)
-    with _driven(cluster) as process:
+    with driven(cluster) as process:
         move = _follow(cluster, process, move, lambda found: found.finished_at is not None)
         if move.state != "done":
             raise Failure(f"{store_id} stays on {move.from_shard}: {move.error}")
@@ -67,7 +68,7 @@ def undo_command(move_id: UUID) -> None:
     """Take the move MOVE_ID back: before its switch, or after it while there is time. No write is lost."""
     cluster = open_cluster()
     move = undo_move(cluster.catalog, move_id)
-    with _driven(cluster) as process:
+    with driven(cluster) as process:
         move = _follow(
             cluster, process, move, lambda found: found.state == "rolled_back" or not found.undo_asked
         )
@@ -87,10 +88,11 @@ def gather_command() -> None:
     cluster = open_cluster()
     shard_map, flags = cluster.snapshot()
     first, gathered, failed = shard_map.first_shard, 0, dict[UUID, str]()
-    with _driven(cluster) as process:
+    with driven(cluster) as process:
         while flags.sharding and (left := [store for store in _elsewhere(cluster) if store not in failed]):
             with progress("Gathering", len(left)) as advance:
-                for move in _move_all(cluster, process, left, first):
+                to_first = partial(move_store, cluster.catalog, to_shard=first, undo_seconds=0.0, stays=True)
+                for move in move_all(cluster, process, left, to_first):
                     advance(1)
                     gathered += move.state == "done"
                     if move.state != "done":
@@ -108,13 +110,17 @@ def _elsewhere(cluster: Cluster) -> list[UUID]:
     return [store for shard in others for store in cluster.stores_of(shard_map, shard)]
 
 
-def _move_all(cluster: Cluster, process: MoverProcess, stores: list[UUID], shard: str) -> Iterator[Move]:
-    """Each move when it is over. A store that somebody else moves meanwhile is left to the next look."""
+def move_all(
+    cluster: Cluster, process: MoverProcess, stores: Sequence[UUID], ask: Callable[[UUID], Move | None]
+) -> Iterator[Move]:
+    """Each move when it is over, a few at a time; `ask` asks for a store's. A store that somebody else moves meanwhile
+    is left to the next look."""
     waiting, asked, looked = list(stores), list[UUID](), 0.0
     while waiting or asked:
         while waiting and len(asked) < _AT_ONCE:
             with suppress(Conflict):
-                asked.append(move_store(cluster.catalog, waiting.pop(), shard, 0.0, stays=True).id)
+                if move := ask(waiting.pop()):
+                    asked.append(move.id)
         if (now := time.monotonic()) - looked > _MOVER_SECONDS:
             process.look()
             looked = now
@@ -172,7 +178,7 @@ def _check_store(cluster: Cluster, store_id: UUID) -> None:
 
 
 @contextmanager
-def _driven(cluster: Cluster) -> Iterator[MoverProcess]:
+def driven(cluster: Cluster) -> Iterator[MoverProcess]:
     """A mover of this command's own where nobody else's drives; then it is waited for, until nothing is left to do."""
     process = MoverProcess(cluster.settings, cluster.catalog)
     try:

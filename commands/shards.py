@@ -1,4 +1,4 @@
-"""`flask shards status` and `flask shards migrate`; failover and moves have files of their own."""
+"""`flask shards status` and `flask shards migrate`; failover, moves and growth have files of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from commands.cluster import Cluster, open_cluster
 from commands.failover import failover_command
+from commands.growth import add_command, remove_command
 from commands.moves import gather_command, move_command, mover_command, undo_command
 from commands.observe import Observation, observe
 from commands.terminal import Failure, plain_errors, print_table
@@ -25,7 +26,15 @@ def shards_group() -> None:
     """The shards, their nodes and their schema."""
 
 
-for command in (failover_command, move_command, undo_command, gather_command, mover_command):
+for command in (
+    add_command,
+    remove_command,
+    failover_command,
+    move_command,
+    undo_command,
+    gather_command,
+    mover_command,
+):
     shards_group.add_command(command)
 
 

@@ -31,6 +31,12 @@ SELECT id, store_id, from_shard, to_shard, route, state, step, attempt, rows_tot
     ) AS due
 FROM moves AS m WHERE tidied_at IS NULL ORDER BY id;
 
+-- name: count_untidied_moves
+-- role: primary
+-- returns: one
+-- How many moves still have something on a shard; moves_untidied serves it.
+SELECT count(*) FROM moves WHERE tidied_at IS NULL AND %(shard)s IN (from_shard, to_shard);
+
 -- name: has_work_for_mover
 -- role: primary
 -- returns: one
