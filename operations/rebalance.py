@@ -15,8 +15,9 @@ from operations.evenness import Scales, Sizes, Unit
 from routing.ring import even_out_shares, partition_of
 from routing.shard_map import ShardMap
 
-# Each store's part of the work of all, in whatever unit; stores that are not named have none. Empty: nothing is known.
+# Each store's part of the work of all; stores that are not named share what is missing to 1. Empty: nothing is known.
 Load = Mapping[UUID, float]
+NO_LOAD: Load = {}
 
 # Of what a shard should have; a few per cent are the noise of any day.
 TOLERANCE = 0.1
@@ -146,7 +147,7 @@ class _Stores:
     def __init__(self, shard_map: ShardMap, rows: Mapping[UUID, int], load: Load) -> None:
         self.shard_map = shard_map
         self.rows = {store: max(count, 1) for store, count in sorted(rows.items())}
-        self.load = {store: share for store, share in load.items() if store in self.rows and share > 0}
+        self.load = self._load_of_all(load)
         self.homes = {store: shard_map.route(store, sharding=True).shard for store in self.rows}
         self.owners = [shard_map.shards[index].name for index in shard_map.partitions]
         # Where a store goes whoever owns its partition.
@@ -202,6 +203,14 @@ class _Stores:
             return self.shard_map.pins[store].shard
         shard, reason = self.shard_map.unpinned(store)
         return shard if reason == "range" else None
+
+    def _load_of_all(self, load: Load) -> dict[UUID, float]:
+        known = {store: share for store, share in load.items() if store in self.rows and share > 0}
+        unnamed = self.rows.keys() - known.keys()
+        rest = 1 - sum(known.values())
+        if not known or not unnamed or rest <= 0:
+            return known
+        return known | dict.fromkeys(unnamed, rest / len(unnamed))
 
     def _sizes(self) -> dict[UUID, Sizes]:
         """In parts of what lies, or is to lie, on shards of the ring: pins may lead to others."""

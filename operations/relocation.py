@@ -1,7 +1,7 @@
 """Many stores to other shards, a few at a time and no faster than is wished.
 
-What is to be done stands in the catalog, as pins that stay and as moves: whoever stops in the middle leaves a state that
-the next one goes on from. Moves that are under way already, whoever asked for them, are waited for.
+What is to be done stands in the catalog, as pins that stay and as moves: whoever stops in the middle leaves a state
+that the next one goes on from. Moves that are under way already, whoever asked for them, are waited for.
 """
 
 from __future__ import annotations

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg.sql import SQL, Literal
 
 from moves.tables import Table, tables_of
+from pools.connection import ShardConnection
 
 # Of one table, about 200 MB: a second or less. A whole count of a smaller one reads only its key, which begins with
 # `store_id`; of a larger one so many pages are drawn, which misses small stores, and no whale.
@@ -24,9 +23,7 @@ _SAMPLE = SQL(
 )
 
 
-def rows_by_store(
-    connection: psycopg.Connection[Any], sampled_pages: int = SAMPLED_PAGES
-) -> Mapping[UUID, int]:
+def rows_by_store(connection: ShardConnection, sampled_pages: int = SAMPLED_PAGES) -> Mapping[UUID, int]:
     """Rows of all tables together, by store; also of stores that are only being copied here, or have left."""
     counts: Counter[UUID] = Counter()
     for table in tables_of(connection):
@@ -34,7 +31,7 @@ def rows_by_store(
     return counts
 
 
-def _count(connection: psycopg.Connection[Any], table: Table, sampled_pages: int) -> dict[UUID, int]:
+def _count(connection: ShardConnection, table: Table, sampled_pages: int) -> dict[UUID, int]:
     (pages,) = connection.execute(_PAGES, [table.identifier.as_string(connection)]).fetchone() or (0,)
     if pages <= sampled_pages:
         return dict(connection.execute(_COUNT.format(table=table.identifier)).fetchall())

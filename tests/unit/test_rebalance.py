@@ -127,6 +127,19 @@ def test_rows_and_load_are_evened_out_together() -> None:
     assert_nothing_left(after, rows, load)
 
 
+def test_stores_whose_load_is_not_known_share_what_is_left_of_it() -> None:
+    shard_map = a_map("a", "b")
+    stores = some_stores(400)
+    hot = [store for store in stores if shard_map.unpinned(store)[0] == "a"][:2]
+    rows = dict.fromkeys(stores, 10)
+    made = plan(shard_map, rows, dict.fromkeys(hot, 0.2))
+    assert {one.store_id for one in made.whales} == set()
+    after = in_force(shard_map, made)
+    load = dict.fromkeys(stores, 0.6 / 398) | dict.fromkeys(hot, 0.2)
+    assert_within(held(after, load), 1, {"a": 1.0, "b": 1.0})
+    assert_within(held(after, rows), 4_000, {"a": 1.0, "b": 1.0})
+
+
 def test_stores_that_only_stay_go_where_ring_and_ranges_lead() -> None:
     stores = some_stores(300)
     shard_map = a_map("a", "b")
