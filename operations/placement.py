@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import UUID
+
+import psycopg
 
 from errors import Conflict
 from operations.flags import StoresOf
@@ -66,16 +68,20 @@ def replace_placement(
 
 
 @contextmanager
-def one_at_a_time(catalog: Catalog) -> Iterator[CatalogConnection]:
+def one_at_a_time(catalog: Catalog) -> Iterator[None]:
     """Keep others from growing, shrinking or evening out the shards meanwhile. Raises `Conflict` where somebody does.
 
-    For commands, whose connections are their own: the lock goes with the one that is given here.
+    Where the connection is lost, so is the lock: two at once would plan past each other, and lose nothing.
     """
     with catalog.connect() as connection:
         (alone,) = connection.execute(query("lock_out_growth").text).fetchone() or (False,)
         if not alone:
             raise Conflict("Shards are being added, removed or rebalanced already; wait until that is over.")
-        yield connection
+        try:
+            yield
+        finally:
+            with suppress(psycopg.Error):  # it is gone, and the lock with it
+                connection.execute(query("let_in_growth").text)
 
 
 def _with(shard_map: ShardMap, wanted: Placement) -> ShardMap:

@@ -32,3 +32,9 @@ DELETE FROM pins WHERE store_id = ANY (%(store_ids)s::uuid[]) AND stays;
 -- returns: one
 -- Held for the session by whoever grows, shrinks or evens out the shards: one at a time. 7307 is its number.
 SELECT pg_try_advisory_lock(7307);
+
+-- name: let_in_growth
+-- role: primary
+-- returns: one
+-- The end of `lock_out_growth`: the connection may be a pool's, and go on.
+SELECT pg_advisory_unlock(7307);
