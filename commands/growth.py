@@ -19,14 +19,16 @@ import psycopg
 
 from commands.cluster import Cluster, open_cluster
 from commands.embedded import Embedded, embedded_cluster
-from commands.moves import driven, move_all
+from commands.moves import driven
 from commands.newcomers import addresses, examine, unconfirmed
-from commands.terminal import LINE_SECONDS, Failure, plain_errors, progress
+from commands.relocate import count_rows, raise_for_failed, relocate
+from commands.terminal import LINE_SECONDS, Failure, plain_errors
 from errors import Conflict, NotFound
 from moves.process import MoverProcess
 from operations.growth import check_may_leave, forget_shard, join_ring, leave_ring, stores_to_move
-from operations.moves import unpin_store
 from operations.placement import one_at_a_time
+from operations.rebalance import Transfer
+from operations.relocation import Pace
 from pools.node import Node
 from routing.catalog import NewShard
 from routing.shard_map import ShardMap
@@ -194,20 +196,19 @@ def _leave(cluster: Cluster, shard_map: ShardMap, name: str) -> int:
 def _empty(
     cluster: Cluster, process: MoverProcess, name: str, stores_of: Callable[[str], Sequence[UUID]]
 ) -> int:
-    moved, failed = 0, dict[UUID, str]()
-    while left := stores_to_move(cluster.catalog.load().map, name, stores_of(name)):
-        if stuck := [store for store in left if store in failed]:
-            reasons = "; ".join(f"{store}: {failed[store]}" for store in stuck)
-            raise Failure(f"{moved} stores moved, {len(stuck)} stay on {name}: {reasons}")
-        with progress(f"Emptying {name}", len(left)) as advance:
-            for move in move_all(
-                cluster, process, left, lambda store: unpin_store(cluster.catalog, store, 0.0)
-            ):
-                advance(1)
-                moved += move.state == "done"
-                if move.state != "done":
-                    failed[move.store_id] = str(move.error)
-    return moved
+    moved = 0
+    while True:
+        shard_map = cluster.catalog.load().map
+        left = stores_to_move(shard_map, name, stores_of(name))
+        if not left:
+            return moved
+        rows = count_rows(cluster, shard_map, [name])
+        transfers = [
+            Transfer(store, name, shard_map.unpinned(store)[0], rows.get(store, 1)) for store in left
+        ]
+        relocation = relocate(cluster, process, f"Emptying {name}", transfers, Pace())
+        moved += len(relocation.done)
+        raise_for_failed(relocation)
 
 
 def _is_empty(cluster: Cluster, name: str, stores_of: Callable[[str], Sequence[UUID]]) -> bool:

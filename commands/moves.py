@@ -1,13 +1,12 @@
-"""`flask shards move`, `undo`, `gather` and `mover`: one store to another shard, with a look at how far it is."""
+"""`flask shards move`, `undo` and `mover`: one store to another shard, with a look at how far it is."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Event
 from uuid import UUID
 
@@ -18,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import logs
 from commands.cluster import Cluster, open_cluster
-from commands.terminal import LINE_SECONDS, Failure, plain_errors, progress
-from errors import Conflict, NotFound
+from commands.terminal import LINE_SECONDS, Failure, plain_errors
+from errors import NotFound
 from moves.mover import Mover
 from moves.process import MoverProcess
 from moves.record import Move
@@ -30,8 +29,6 @@ _LOOK_SECONDS = 0.1
 _MOVER_SECONDS = 1.0
 # A mover of somebody else's takes over within this, where there is one.
 _PATIENCE_SECONDS = 10.0
-# Moves that are asked for at one time: more than the mover drives at once, so that it never waits.
-_AT_ONCE = 4
 
 Show = Callable[[Move], None]
 
@@ -75,60 +72,6 @@ def undo_command(move_id: UUID) -> None:
         if move.state != "rolled_back":
             raise Failure(f"{move.store_id} stays on {move.to_shard}: {move.error}")
         click.echo(f"{move.store_id} lives on {move.from_shard} again.")
-
-
-@click.command("gather")
-@plain_errors
-def gather_command() -> None:
-    """Have every store live on the first shard, as the flag `sharding` asks before it goes off.
-
-    A few at a time, while they are read and written; none of it can be undone. Stopped, it goes on when it is run
-    again.
-    """
-    cluster = open_cluster()
-    shard_map, flags = cluster.snapshot()
-    first, gathered, failed = shard_map.first_shard, 0, dict[UUID, str]()
-    with driven(cluster) as process:
-        while flags.sharding and (left := [store for store in _elsewhere(cluster) if store not in failed]):
-            with progress("Gathering", len(left)) as advance:
-                to_first = partial(move_store, cluster.catalog, to_shard=first, undo_seconds=0.0, stays=True)
-                for move in move_all(cluster, process, left, to_first):
-                    advance(1)
-                    gathered += move.state == "done"
-                    if move.state != "done":
-                        failed[move.store_id] = str(move.error)
-    if failed:
-        reasons = "; ".join(f"{store}: {reason}" for store, reason in failed.items())
-        raise Failure(f"{gathered} stores gathered, {len(failed)} stay where they were: {reasons}")
-    click.echo(f"Every store lives on {first}: {gathered} moved there.")
-
-
-def _elsewhere(cluster: Cluster) -> list[UUID]:
-    """The stores that do not live on the first shard now."""
-    shard_map = cluster.snapshot().map
-    others = [shard.name for shard in shard_map.shards if shard.name != shard_map.first_shard]
-    return [store for shard in others for store in cluster.stores_of(shard_map, shard)]
-
-
-def move_all(
-    cluster: Cluster, process: MoverProcess, stores: Sequence[UUID], ask: Callable[[UUID], Move | None]
-) -> Iterator[Move]:
-    """Each move when it is over, a few at a time; `ask` asks for a store's. A store that somebody else moves meanwhile
-    is left to the next look."""
-    waiting, asked, looked = list(stores), list[UUID](), 0.0
-    while waiting or asked:
-        while waiting and len(asked) < _AT_ONCE:
-            with suppress(Conflict):
-                if move := ask(waiting.pop()):
-                    asked.append(move.id)
-        if (now := time.monotonic()) - looked > _MOVER_SECONDS:
-            process.look()
-            looked = now
-        for move in [find_move(cluster.catalog, move_id) for move_id in asked]:
-            if move.tidied_at is not None:
-                asked.remove(move.id)
-                yield move
-        time.sleep(_LOOK_SECONDS)
 
 
 @click.command("mover")

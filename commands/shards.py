@@ -11,8 +11,10 @@ import click
 from commands.cluster import Cluster, open_cluster
 from commands.failover import failover_command
 from commands.growth import add_command, remove_command
-from commands.moves import gather_command, move_command, mover_command, undo_command
+from commands.moves import move_command, mover_command, undo_command
 from commands.observe import Observation, observe
+from commands.rebalance import rebalance_command
+from commands.relocate import gather_command
 from commands.terminal import Failure, plain_errors, print_table
 from operations.topology import topology
 from routing.shard_map import ShardMap
@@ -32,6 +34,7 @@ for command in (
     failover_command,
     move_command,
     undo_command,
+    rebalance_command,
     gather_command,
     mover_command,
 ):
