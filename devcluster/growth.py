@@ -77,8 +77,8 @@ def find_ports(cluster: Cluster) -> None:
     """Give the shards that were added other ports where somebody else has theirs. Before anything runs."""
     records = read(cluster.layout)
     for name, record in records.items():
-        if record.state == "ready" and not _are_free(cluster.topology, record.port_offset):
-            records[name] = replace(record, port_offset=_free_offset(cluster.topology, records))
+        if record.state == "ready" and not _are_free(cluster, record.port_offset):
+            records[name] = replace(record, port_offset=_free_offset(cluster, records))
     _write(cluster, records)
 
 
@@ -104,8 +104,8 @@ def add(cluster: Cluster, name: str) -> None:
         nodes = _nodes(cluster, name, known) if known else ()
         for node in nodes:  # of a run that was killed
             rejoin.stop(cluster.postgres, node)
-        if known is None or known.state == "gone" or not _are_free(cluster.topology, known.port_offset):
-            known = Record(_free_offset(cluster.topology, records), "making")
+        if known is None or known.state == "gone" or not _are_free(cluster, known.port_offset):
+            known = Record(_free_offset(cluster, records), "making")
         _note(cluster, name, replace(known, state="making"))
         nodes = _nodes(cluster, name, known)
         try:
@@ -211,21 +211,22 @@ def _nodes(cluster: Cluster, name: str, record: Record) -> tuple[PostgresNode, .
     return replace(cluster.topology, grown=(GrownShard(name, record.port_offset),)).nodes(name)
 
 
-def _free_offset(topology: Topology, records: Records) -> int:
+def _free_offset(cluster: Cluster, records: Records) -> int:
     """The next ports behind the first ones that no other shard of this cluster has, and nobody listens on."""
-    size = topology.shard_size
+    topology, size = cluster.topology, cluster.topology.shard_size
     taken = {record.port_offset for record in records.values()}
     offset = topology.first_size
-    while any(abs(offset - other) < size for other in taken) or not _are_free(topology, offset):
+    while any(abs(offset - other) < size for other in taken) or not _are_free(cluster, offset):
         offset += 1
         if topology.first_port + offset + size > _LAST_PORT:
             raise ClusterError(f"there are no {size} free ports behind CLUSTER_PORT={topology.first_port}")
     return offset
 
 
-def _are_free(topology: Topology, offset: int) -> bool:
-    first = topology.first_port + offset
-    return all(port_is_free(port) for port in range(first, first + topology.shard_size))
+def _are_free(cluster: Cluster, offset: int) -> bool:
+    first = cluster.topology.first_port + offset
+    ports = range(first, first + cluster.topology.shard_size)
+    return cluster.http_port not in ports and all(map(port_is_free, ports))
 
 
 def _note(cluster: Cluster, name: str, record: Record) -> None:

@@ -93,7 +93,12 @@ class Router:
                 self.route(scope, store_id)  # what is remembered may name a newer map
             assert scope.route is not None
             values = {**parameters, "store_id": store_id}
-            rows = self._read_on(scope, scope.route.shard, query, values)
+            try:
+                rows = self._read_on(scope, scope.route.shard, query, values)
+            except Unavailable:
+                if last or not self._is_gone(scope.route.shard):
+                    raise
+                continue  # by the map that it has left
             if not rows and query.role == "replica" and scope.flags.read_replicas:
                 rows = self._read_primary(scope, scope.route.shard, query, values)
             if rows:
@@ -133,6 +138,11 @@ class Router:
                     raise
                 sleep(SWITCH_PAUSES_SECONDS[min(looks, len(SWITCH_PAUSES_SECONDS) - 1)])
                 looks = 0 if self._moved_on(scope) else looks + 1
+            except NodeUnavailable:
+                # Nothing was sent: the store had moved before its shard left the map.
+                if was_stale or not self._is_gone(scope.route.shard):
+                    raise
+                was_stale = True
             except StaleEpoch:
                 if was_stale or not self._moved_on(scope):
                     raise NotFound("There is no such store.") from None
@@ -161,9 +171,17 @@ class Router:
     ) -> dict[str, list[Row]]:
         """The rows of every shard, asked side by side. Raises what the first failing shard raised."""
         shards = self.shards()
+
+        def ask(shard: str) -> list[Row]:
+            try:
+                return self.on_shard(scope, shard, query, parameters)
+            except Unavailable:
+                if self._is_gone(shard):
+                    return []
+                raise
+
         with ThreadPoolExecutor(len(shards)) as threads:
-            rows = threads.map(lambda shard: self.on_shard(scope, shard, query, parameters), shards)
-            return dict(zip(shards, rows, strict=True))
+            return dict(zip(shards, threads.map(ask, shards), strict=True))
 
     def shards(self) -> Sequence[str]:
         """The names of the shards, in the map's order."""
@@ -202,13 +220,17 @@ class Router:
             scope.reached(scope.route.arrival.epoch_position)
 
     def ping(self, shard: str) -> bool:
-        """Whether a shard's primary answers through this worker's pool."""
+        """Whether a shard's primary answers through this worker's pool, or nobody asks for it any more."""
         try:
             with self._pools.primary(shard).connection() as connection:
                 connection.execute(PING.text, prepare=True).fetchone()
         except (Unavailable, psycopg.Error):
-            return False
+            return self._is_gone(shard)
         return True
+
+    def _is_gone(self, shard: str) -> bool:
+        """Whether a shard has left the map, when nothing lived there any more."""
+        return shard not in self.shards()
 
     def _moved_on(self, scope: Scope) -> bool:
         """Look at the catalog for a newer map than the one the request was routed by."""
