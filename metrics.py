@@ -104,6 +104,19 @@ _limiter_decisions = Counter(
     registry=_registry,
 )
 
+_pool_waits = Counter(
+    "pool_waits_total",
+    "Requests that found no connection free, by what came of it: served, timed_out, refused (the line was full, or "
+    "waiting hopeless), displaced (their place in a full line went to a store with fewer in it).",
+    ["pool", "outcome"],
+    registry=_registry,
+)
+_held_back = Counter(
+    "pool_held_back_total",
+    "Requests that had to wait although a connection was free: it was kept for other stores.",
+    ["pool"],
+    registry=_registry,
+)
 _locks = Counter(
     "lock_requests_total",
     "Locks asked for by what came of it: held, taken (by another), split (between several), unavailable (no quorum "
@@ -178,6 +191,16 @@ def count_cache(result: str) -> None:
 def count_replica_read(node: str, outcome: str) -> None:
     """Count one read sent to a replica; `outcome` is "answered", "behind" or "failed"."""
     _replica_reads.labels(node, outcome).inc()
+
+
+def count_pool_wait(pool: str, outcome: str) -> None:
+    """Count one wait for a connection; `outcome` is "served", "timed_out", "refused" or "displaced"."""
+    _pool_waits.labels(pool, outcome).inc()
+
+
+def count_held_back(pool: str) -> None:
+    """Count one request whose store had its part of the pool."""
+    _held_back.labels(pool).inc()
 
 
 def count_lost_write() -> None:
