@@ -23,6 +23,8 @@ from sql import query
 
 # It is killed then: whatever it was doing is taken up by the next one all the same.
 STOP_SECONDS = 3.0
+# What is run (moves/__main__.py).
+MOVER = "moves"
 # Of the service's own: a mover has no figures to write where the workers write theirs.
 _NOT_INHERITED = ("PROMETHEUS_MULTIPROC_DIR",)
 
@@ -87,8 +89,8 @@ class MoverProcess:
                 return
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.close()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "moves"],
+            self._process = subprocess.Popen(  # noqa: S603 - a module of ours
+                [sys.executable, "-m", MOVER],
                 cwd=ROOT,
                 env={**inherited, **told},
                 stdin=subprocess.PIPE,
