@@ -10,6 +10,7 @@ On a throw-away cluster of its own. Exits with 1 where anything is wrong.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
@@ -21,6 +22,7 @@ from tests.faults.crash_matrix.steps import FORTH
 
 def main() -> int:
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)  # servers end with it
     faults = [fault for fault in FAULTS if fault.name.startswith(tuple(options.faults))]
     steps = [step for step in FORTH if step.title.startswith(tuple(options.steps))]
     rounds = -(-len(steps) // options.at_once)
@@ -36,6 +38,10 @@ def main() -> int:
     print(f"\n{len(outcomes)} in {time.monotonic() - began:.0f} s")
     wrong = [outcome for outcome in outcomes if outcome.wrong]
     return 1 if wrong else 0
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _tell(played: list[Outcome], seconds: float) -> None:

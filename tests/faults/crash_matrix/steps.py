@@ -35,6 +35,7 @@ class Step:
 FORTH = (
     Step("claimed on both", "Side.claim", 2),
     Step("published", "replication.publish"),
+    Step("slot registered", "Record.register", 5),
     Step("slot and snapshot", "drive.Snapshot"),
     Step("copying", "Record.progress"),
     Step("copied", "drive.copy_rows"),
