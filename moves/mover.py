@@ -10,12 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 import psycopg
 
 from config import Settings
-from errors import MarketplaceError, StatementDeadline
+from errors import MarketplaceError, StatementDeadline, Unavailable
 from moves import replication
 from moves.drive import Drive
 from moves.errors import MoveInterrupted, MoverReplaced
@@ -51,28 +53,41 @@ class Mover:
 
     def run(self) -> bool:
         """Until there is nothing left to do. False where another mover does it."""
-        lease = Lease(self._connections)
         try:
-            if not lease.take():
-                return False
-            try:
-                self._run(lease)
-            except MoverReplaced as error:
-                logger.warning("stopped driving moves: %s", error)
-                return False
-            finally:
-                lease.release()
+            lease = self._take()
+            while lease is not None:
+                try:
+                    self._run(lease)
+                except MoverReplaced as error:
+                    logger.warning("stopped driving moves: %s", error)
+                else:
+                    return True
+                finally:
+                    lease.release()
+                # The catalog was away, or another mover has taken over: then that one goes on.
+                lease = self._take_when_it_answers()
         finally:
             self._connections.close()
-        return True
+        return False
+
+    def _take(self) -> Lease | None:
+        lease = Lease(self._connections)
+        return lease if lease.take() else None
+
+    def _take_when_it_answers(self) -> Lease | None:
+        while not self._stopping.wait(POLL_SECONDS):
+            with suppress(psycopg.Error, Unavailable):
+                return self._take()
+        return None
 
     def _run(self, lease: Lease) -> None:
         record = Record(self._catalog, lease.term)
-        self._drop_strays(record)
+        ended = threading.Event()
+        searched = False
 
         def check() -> None:
             lease.check()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or ended.is_set():
                 raise MoverReplaced("the mover is stopping")
 
         with ThreadPoolExecutor(COPIES + UNDOABLE, thread_name_prefix="move") as threads:
@@ -80,14 +95,18 @@ class Mover:
                 while not self._stopping.is_set():
                     lease.check()
                     moves = self._untidied(record)
-                    if not moves and not self._running:
-                        return
+                    if moves == [] and not self._running:
+                        if searched:
+                            return
+                        searched = True
+                        self._drop_strays(record)
+                        continue  # something may have been asked for meanwhile
                     for move in self._next(moves or []):
                         self._running[move.id] = threads.submit(self._drive, record, move, check)
                     self._stopping.wait(POLL_SECONDS)
                     self._running = {move: one for move, one in self._running.items() if not one.done()}
             finally:
-                self._stopping.set()  # for the threads
+                ended.set()
 
     def _untidied(self, record: Record) -> list[Move] | None:
         """None where the catalog does not say."""
@@ -151,7 +170,8 @@ class Mover:
             try:
                 connection = self._servers.connect(shard_map, shard.name)
                 try:
-                    for dropped in replication.drop_strays(connection, record.resource_names(shard.name)):
+                    names = partial(record.resource_names, shard.name)
+                    for dropped in replication.drop_strays(connection, names):
                         logger.warning("%s had %s, which belongs to no move: dropped", shard.name, dropped)
                 finally:
                     connection.close()

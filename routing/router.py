@@ -85,7 +85,8 @@ class Router:
         """The one row of a read in a store.
 
         Every such query gives one row where the store exists, with nulls for what is not there; so no row means no
-        store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is.
+        store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is, and `Unavailable`
+        where the catalog does not say whether the map is.
         """
         for last in (False, True):
             self.route(scope, store_id)
@@ -120,8 +121,9 @@ class Router:
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
         again, once. While the store changes its shard the write waits here, without a connection. Raises `NotFound`
-        where there is no such store, `CommitInDoubt` where nobody can know, and where the write depends on a lease
-        `LeaseOver` unless that still held when all else was done.
+        where there is no such store, `Unavailable` where only the catalog would know and is away, `CommitInDoubt`
+        where nobody can know, and where the write depends on a lease `LeaseOver` unless that still held when all else
+        was done.
         """
         was_stale, looks, give_up = False, 0, monotonic() + SWITCH_SECONDS
         while True:
@@ -137,7 +139,7 @@ class Router:
                 if monotonic() >= give_up:
                     raise
                 sleep(SWITCH_PAUSES_SECONDS[min(looks, len(SWITCH_PAUSES_SECONDS) - 1)])
-                looks = 0 if self._moved_on(scope) else looks + 1
+                looks = 0 if self._moved_on(scope, surely=False) else looks + 1
             except NodeUnavailable:
                 # Nothing was sent: the store had moved before its shard left the map.
                 if was_stale or not self._is_gone(scope.route.shard):
@@ -232,10 +234,11 @@ class Router:
         """Whether a shard has left the map, when nothing lived there any more."""
         return shard not in self.shards()
 
-    def _moved_on(self, scope: Scope) -> bool:
-        """Look at the catalog for a newer map than the one the request was routed by."""
+    def _moved_on(self, scope: Scope, *, surely: bool = True) -> bool:
+        """Look at the catalog for a newer map than the one the request was routed by. `surely`: raises `Unavailable`
+        where it does not say whether there is one."""
         assert scope.route is not None
-        snapshot = self._maps.refresh(scope.route.epoch)
+        snapshot = self._maps.refresh(scope.route.epoch, surely=surely)
         if snapshot.map.epoch == scope.route.epoch:
             return False
         scope.flags = snapshot.flags

@@ -210,7 +210,7 @@ def _drop_replication(cluster: Cluster, shard: str, database: str) -> None:
     dsn = bootstrap.administrator_dsn(cluster.postgres, node, database)
     with ShardConnection.connect(dsn, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = local")
-        drop_strays(connection, set())
+        drop_strays(connection, set)
 
 
 @contextmanager
