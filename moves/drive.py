@@ -11,10 +11,12 @@ from moves import replication
 from moves.baseline import Baseline, compare_whole
 from moves.copying import copy_rows
 from moves.errors import MoveCancelled, MoveFailed, MoveInterrupted
+from moves.pace import DELETED, SLICE_ROWS, Pace
 from moves.record import Kind, Move, Record, Resource
 from moves.replication import BACK, FORTH, Snapshot, name_of
 from moves.servers import Servers
 from moves.side import Side, Standing
+from moves.slices import slices
 from moves.switch import Handover, await_mark, complete, paused
 from moves.tables import Table, same_tables, tables_of
 
@@ -27,8 +29,6 @@ SWITCH_PAUSE_SECONDS = 0.5
 CAUGHT_UP_SECONDS = 0.1
 CATCH_UP_SECONDS = 600.0
 PATIENT_SECONDS = 10.0
-# Rows deleted by one statement, and the pause behind it: others shall not notice.
-BATCH_ROWS, BATCH_PAUSE_SECONDS = 500, 0.01
 REPORT_SECONDS = 0.2
 _TAKEN_BACK = "taken back before the switch"
 
@@ -38,11 +38,12 @@ Check = Callable[[], None]
 class Drive:
     """One move's next step. Its connections are its own, and closed with it."""
 
-    def __init__(self, servers: Servers, record: Record, move: Move, check: Check) -> None:
+    def __init__(self, servers: Servers, record: Record, move: Move, check: Check, pace: Pace) -> None:
         self._servers = servers
         self._record = record
         self._move = move
         self._check = check  # raises where this mover has to stop
+        self._pace = pace
         self._forth, self._back = name_of(move, FORTH), name_of(move, BACK)
         self._map = record.shard_map()
         self._opened = ExitStack()
@@ -116,20 +117,24 @@ class Drive:
         replication.publish(record, move, here, self._forth, tables)
         record.register(move, Resource(here.shard, "slot", self._forth))
         record.register(move, Resource(there.shard, "rows", move.store_id.hex))
-        reported = 0.0
 
         def report(copied: int, total: int) -> None:
-            nonlocal reported
-            if time.monotonic() - reported > REPORT_SECONDS:
-                reported = time.monotonic()
-                self._look()
-                record.progress(move, rows_total=total, rows_copied=copied)
+            record.step(move, "copying", f"copies its rows, {self._pace.says}")
+            record.progress(move, rows_total=total, rows_copied=copied)
 
         with (
             Snapshot(self._servers, self._map, here, self._forth) as snapshot,
             closing(self._servers.connect(self._map, here.shard)) as reader,
         ):
-            copied = copy_rows(move, reader, there, tables, snapshot=snapshot.id, report=report)
+            copied = copy_rows(
+                move,
+                reader,
+                there,
+                tables,
+                snapshot=snapshot.id,
+                pace=self._pace,
+                report=self._sometimes(report),
+            )
         record.progress(move, rows_total=copied, rows_copied=copied)
 
     def _subscribe(self, follower: Side, leader: Side, name: str, *, enabled: bool) -> None:
@@ -154,7 +159,7 @@ class Drive:
                     return
 
     def _switch(self, handover: Handover, home_row: object, look: Check) -> tuple[int, float, float]:
-        handover = replace(handover, baseline=self._compare_whole(handover))
+        handover = replace(handover, baseline=self._compare_whole(handover, look))
         for number in range(1, SWITCHES + 1):
             look()
             try:
@@ -165,8 +170,14 @@ class Drive:
                 time.sleep(SWITCH_PAUSE_SECONDS * number)
         raise AssertionError("unreachable: the last one returns or raises")
 
-    def _compare_whole(self, handover: Handover) -> Baseline | None:
+    def _compare_whole(self, handover: Handover, look: Check) -> Baseline | None:
         leaving, arriving = handover.leaving, handover.arriving
+
+        def report(compared: int) -> None:
+            if not handover.is_undo:
+                step = f"compares both sides, {self._pace.says}: {compared:,} rows"
+                self._record.step(self._move, "verifying", step)
+
         return compare_whole(
             self._move,
             leaving,
@@ -174,6 +185,8 @@ class Drive:
             handover.subscription,
             tables=handover.compared_tables,
             connect=lambda shard: self._servers.connect(self._map, shard),
+            pace=self._pace,
+            report=self._sometimes(report, look),
         )
 
     def _follow_back(self, old: Side, new: Side) -> None:
@@ -246,9 +259,10 @@ class Drive:
         if self._move.decided_epoch is not None:
             side.depart()  # it may not have heard of the decision
         for table in tables_of(side.connection):
-            while side.delete_batch(table.name, BATCH_ROWS) == BATCH_ROWS:
+            for where in slices(side.connection, table, self._move.store_id, lambda: SLICE_ROWS):
                 self._check()
-                time.sleep(BATCH_PAUSE_SECONDS)
+                with self._pace.slice() as work:
+                    work.rows = DELETED * side.delete_batch(table, where)
 
     # Inside.
 
@@ -257,6 +271,19 @@ class Drive:
         self._check()
         if self._record.read(self._move).undo_asked:
             raise MoveCancelled(_TAKEN_BACK)
+
+    def _sometimes(self, report: Callable[..., None], look: Check | None = None) -> Callable[..., None]:
+        """`report`, a few times a second; before it, whether to go on."""
+        reported = 0.0
+
+        def maybe(*figures: int) -> None:
+            nonlocal reported
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                (look or self._look)()
+                report(*figures)
+
+        return maybe
 
     def _side(self, shard: str, standing: Standing) -> Side:
         """The store's side on a shard, claimed; `standing` is what it has where it had none."""

@@ -20,6 +20,7 @@ from moves import replication
 from moves.drive import Drive
 from moves.errors import MoveInterrupted, MoverReplaced
 from moves.lease import Lease
+from moves.pace import Pace
 from moves.record import Move, Record
 from moves.servers import CatalogConnections, Servers
 from routing.catalog import Catalog
@@ -41,6 +42,7 @@ class Mover:
         self._connections = CatalogConnections(settings)
         self._catalog = Catalog(self._connections)
         self._servers = Servers(settings)
+        self._pace = Pace(settings.move_rows_per_second)
         self._stopping = threading.Event()
         self._running: dict[object, Future[None]] = {}
         self._pauses: dict[object, tuple[float, float]] = {}  # move -> until when, and how long the next is
@@ -119,7 +121,7 @@ class Mover:
 
     def _drive(self, record: Record, move: Move, check: Callable[[], None]) -> None:
         try:
-            with Drive(self._servers, record, move, check) as drive:
+            with Drive(self._servers, record, move, check, self._pace) as drive:
                 drive.advance()
         except MoverReplaced as error:
             logger.info("move %s is left to the next mover: %s", move.id, error)

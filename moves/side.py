@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable
 from psycopg.sql import Literal as Quoted
 from psycopg.types.json import Jsonb
 
 from moves.errors import MoveInterrupted, MoverReplaced
 from moves.record import Move
+from moves.tables import Table
 from pools.connection import ShardConnection
 from routing.token import Position
 
@@ -141,6 +142,13 @@ class Side:
 
     # Where it goes to.
 
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """A transaction in which rows of the store are written here as replication would."""
+        with self.held():
+            self._without_triggers()
+            yield
+
     def mark(self) -> int:
         """The last mark that has arrived."""
         return int(self.run("SELECT mark FROM move_marks WHERE id = %(move)s", self.values) or 0)
@@ -191,19 +199,15 @@ class Side:
 
     # Afterwards.
 
-    def delete_batch(self, table: str, rows: int) -> int:
-        """Delete some of the store's rows; how many. Refused where the store lives here."""
+    def delete_batch(self, table: Table, where: Composable) -> int:
+        """Delete those of the store's rows that meet a condition; how many. Refused where the store lives here."""
         with self.held() as standing:
             if standing not in ("arriving", "departed"):
                 raise MoveInterrupted(f"the store is {standing} on {self.shard}: its rows stay")
             self._without_triggers()
-            # One behind the other, without an order between tables: nobody reads them.
-            self.run("SET LOCAL synchronous_commit = local")
-            statement = SQL(
-                "DELETE FROM {table} WHERE ctid = ANY (ARRAY("
-                "SELECT ctid FROM {table} WHERE store_id = %(store)s LIMIT %(rows)s))"
-            ).format(table=Identifier("public", table))
-            return self.connection.execute(statement, {**self.values, "rows": rows}).rowcount
+            self.run("SET LOCAL enable_seqscan = off")
+            statement = SQL("DELETE FROM {} WHERE {}").format(table.identifier, where)
+            return self.connection.execute(statement).rowcount
 
     def forget(self) -> None:
         """Nothing of the move is left here."""

@@ -109,10 +109,10 @@ class Handover:
     @property
     def compared_tables(self) -> Sequence[Table]:
         """While a move is undone the old home has no row in `stores` yet."""
-        return [table for table in self.tables if table.is_replicated or not self._is_undo]
+        return [table for table in self.tables if table.is_replicated or not self.is_undo]
 
     @property
-    def _is_undo(self) -> bool:
+    def is_undo(self) -> bool:
         return self.arriving.shard == self.move.from_shard
 
 

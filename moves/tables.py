@@ -13,14 +13,22 @@ from pools.connection import ShardConnection
 # A row of this one says that the store is here: it is not replicated, but made where the store arrives and taken away
 # where it departs. Its epoch is its home's.
 HOME_TABLE, HOME_EPOCH = "stores", "epoch"
+STORE = "store_id"
+# PostgreSQL's hashes that take a seed, of types whose equal values are the same ones. Others go by their text.
+_HASHES = {
+    "uuid": "uuid_hash_extended",
+    "smallint": "hashint2extended",
+    "integer": "hashint4extended",
+    "bigint": "hashint8extended",
+}
 
 # Generated columns are made anew where the row arrives. What has no hash of its own, or one by which different texts
 # are equal (1.0 and 1.00 in jsonb), is compared as text.
 _COLUMNS = """
 SELECT c.relname, a.attname,
-    EXISTS (
-        SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)
-    ) AS in_key,
+    (
+        SELECT array_position(i.indkey::int2[], a.attnum) FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary
+    ) AS key_position,
     t.typname = 'jsonb' OR NOT EXISTS (
         SELECT FROM pg_opclass AS o JOIN pg_am AS m ON m.oid = o.opcmethod
         WHERE m.amname = 'hash' AND o.opcdefault AND o.opcintype IN (t.oid, t.typbasetype)
@@ -47,9 +55,16 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND NOT EXISTS
 @dataclass(frozen=True, slots=True)
 class Column:
     name: str
-    in_key: bool
+    key_position: int | None
     by_text: bool
     type: str
+
+    def hash(self, seed: Composable) -> Composable:
+        """For a column of a key: it is never null."""
+        name = Identifier(self.name)
+        if (function := _HASHES.get(self.type)) is not None:
+            return SQL("{}({}, {})").format(Identifier(function), name, seed)
+        return SQL('hashtextextended({}::text COLLATE "C", {})').format(name, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +92,19 @@ class Table:
         ]
         return _record(counted)
 
-    def key_row(self) -> Composable:
-        """Its primary key as such a record."""
-        return _record([column for column in self.columns if column.in_key])
+    @property
+    def key(self) -> tuple[Column, ...]:
+        """Its primary key, in the index's order, without the store where that is not all of it."""
+        keyed = [(column.key_position, column) for column in self.columns if column.key_position is not None]
+        found = tuple(column for _, column in sorted(keyed, key=lambda one: one[0]))
+        return tuple(column for column in found if column.name != STORE) or found
+
+    def key_hash(self) -> Composable:
+        """A hash of its key, each column's with the one before as its seed: a third of what a record's costs."""
+        seed: Composable = SQL("0")
+        for column in self.key:
+            seed = column.hash(seed)
+        return seed
 
 
 def _record(columns: Sequence[Column]) -> Composable:

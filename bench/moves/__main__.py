@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--moves", type=int, default=50, help="how many (%(default)s)")
     parser.add_argument("--rows", type=int, default=100_000, help="of the store that moves (%(default)s)")
     parser.add_argument("--clients", type=int, default=2, help="of each store (%(default)s)")
-    parser.add_argument("--per-second", type=float, default=10.0, help="requests of each client (%(default)s)")
+    parser.add_argument(
+        "--per-second", type=float, default=10.0, help="requests of each client (%(default)s)"
+    )
     parser.add_argument("--undo-seconds", type=float, default=1.0, help="after each move (%(default)s)")
     options = parser.parse_args(arguments)
     servers = Servers(config.load().var)
@@ -89,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checked = audit(servers, [now, *others], placed)
     failed = [reason for load in loads for reason in load.failed]
     print(report(moves, loads[0], loads[1:], watch))
-    print(f"\n{len(moves)} moves; requests: {sum(len(load.samples) for load in loads)}, failed: {len(failed)}; {checked}")
+    print(
+        f"\n{len(moves)} moves; requests: {sum(len(load.samples) for load in loads)}, failed: {len(failed)}; {checked}"
+    )
     for reason in failed[:5]:
         print(f"  {reason}")
     return 0 if not failed and checked.clean and all(move["state"] == "done" for move in moves) else 1

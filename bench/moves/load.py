@@ -107,7 +107,9 @@ class _Client:
         """The id in a good answer."""
         began, started = time.time(), time.monotonic()
         try:
-            answer = self.wire.request(method, self.load.store.path + path, {**self.key, **(more or {})}, body)
+            answer = self.wire.request(
+                method, self.load.store.path + path, {**self.key, **(more or {})}, body
+            )
         except DroppedError as error:
             self.load.failed.append(f"{kind}: {error}")
             return None
@@ -115,4 +117,5 @@ class _Client:
         if not answer.good:
             self.load.failed.append(f"{kind}: {answer.status} {answer.body.decode()}")
             return None
-        return answer.document.get("id")
+        found: str | None = answer.document.get("id")
+        return found

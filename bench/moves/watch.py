@@ -21,6 +21,7 @@ SELECT CASE
     WHEN tidied_at IS NOT NULL THEN 'nothing moves'
     WHEN state = 'done' AND undo_until > clock_timestamp() THEN 'done, follows back'
     WHEN finished_at IS NOT NULL THEN 'the old rows go'
+    WHEN attempt = 0 THEN 'a mover begins'
     ELSE state
 END
 FROM moves ORDER BY id DESC LIMIT 1
