@@ -24,7 +24,7 @@ COMPARED = 0.1
 DELETED = 0.5
 COMPARED_ROWS = 1_000
 # Rests to work, and the longest: somebody waits for the move, too.
-BRAKE = 4.0
+BRAKE = 2.0
 LONGEST_REST_SECONDS = 0.5
 
 
