@@ -17,7 +17,19 @@ from pools.connection import ShardConnection
 # Types that are hashed as they are: equal hashes mean equal values, on whichever server. All others are compared as
 # text, since they have no hash, or one by which different texts are equal (1.0 and 1.00 in jsonb and numeric, 24 hours
 # and a day), or one that depends on the server (an enum's is of its row in pg_enum).
-HASHED = ["bool", "int2", "int4", "int8", "text", "varchar", "bytea", "uuid", "date", "timestamp", "timestamptz"]
+HASHED = [
+    "bool",
+    "int2",
+    "int4",
+    "int8",
+    "text",
+    "varchar",
+    "bytea",
+    "uuid",
+    "date",
+    "timestamp",
+    "timestamptz",
+]
 
 # Generated columns are made anew where the row arrives.
 _COLUMNS = """
