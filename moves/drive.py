@@ -90,8 +90,7 @@ class Drive:
     def _go(self) -> None:
         move, record = self._move, self._record
         here, there = self._side(move.from_shard, "home"), self._side(move.to_shard, "arriving")
-        home_row = here.home_row()
-        if here.standing != "home" or home_row is None:
+        if here.standing != "home" or here.home_row() is None:
             raise MoveFailed(f"the store does not live on {here.shard}")
         if there.standing != "arriving":
             raise MoveFailed(f"the store is {there.standing} on {there.shard} already")
@@ -107,7 +106,7 @@ class Drive:
         self._catch_up(here, there, self._forth, self._look)
         record.step(move, "verifying", "compares both sides")
         handover = Handover(record, move, here, there, self._forth, tables)
-        epoch, began, compared = self._switch(handover, home_row, self._look)
+        epoch, began, compared = self._switch(handover, self._look)
         complete(here, there, epoch)
         record.opened(move, "done", paused(began, compared))
         self._follow_back(here, there)
@@ -158,12 +157,12 @@ class Drive:
                 if took < CAUGHT_UP_SECONDS or waited > PATIENT_SECONDS:
                     return
 
-    def _switch(self, handover: Handover, home_row: object, look: Check) -> tuple[int, float, float]:
+    def _switch(self, handover: Handover, look: Check) -> tuple[int, float, float]:
         handover = replace(handover, baseline=self._compare_whole(handover, look))
         for number in range(1, SWITCHES + 1):
             look()
             try:
-                return handover.run(home_row)
+                return handover.run(handover.leaving.home_row())
             except MoveInterrupted:
                 if number == SWITCHES:
                     raise
@@ -174,7 +173,7 @@ class Drive:
         leaving, arriving = handover.leaving, handover.arriving
 
         def report(compared: int) -> None:
-            if not handover.is_undo:
+            if self._move.is_undecided:
                 step = f"compares both sides, {self._pace.says}: {compared:,} rows"
                 self._record.step(self._move, "verifying", step)
 
@@ -183,7 +182,7 @@ class Drive:
             leaving,
             arriving,
             handover.subscription,
-            tables=handover.compared_tables,
+            tables=handover.tables,
             connect=lambda shard: self._servers.connect(self._map, shard),
             pace=self._pace,
             report=self._sometimes(report, look),
@@ -211,13 +210,18 @@ class Drive:
 
     def _undo(self) -> None:
         move, record = self._move, self._record
-        here, there = self._side(move.from_shard, "departed"), self._side(move.to_shard, "home")
+        if not record.hold_undoing(move, "is taken back"):
+            return  # it has been after all
+        # What a mover that is gone may have begun: writes pass, also while the old home is away.
+        there = self._side(move.to_shard, "home")
+        there.unblock()
+        here = self._side(move.from_shard, "departed")
+        here.retract()
         handover = Handover(record, move, there, here, self._back, tables_of(there.connection))
         try:
-            handover.take_back()  # what a mover that is gone may have begun
             self._follow_back(here, there)
             self._catch_up(there, here, self._back, self._check)
-            epoch, began, compared = self._switch(handover, there.home_row(), self._check)
+            epoch, began, compared = self._switch(handover, self._check)
         except (MoveFailed, MoveInterrupted) as error:
             record.refuse_undo(move, f"it could not be undone: {error}")
             return
@@ -235,18 +239,18 @@ class Drive:
         move, record = self._move, self._record
         registered = record.resources(move)
         leaves: Standing = "arriving" if move.decided_epoch is None else "departed"
-        sides = {
-            shard: self._side(shard, leaves if shard == loser else "home")
-            for shard in sorted({resource.shard for resource in registered})
-        }
-        for side in sides.values():
-            if side.shard != loser:
+        sides = dict[str, Side]()
+        # Its home first: writes pass there, also while the other one is away.
+        for shard in sorted({resource.shard for resource in registered}, key=lambda shard: shard == loser):
+            sides[shard] = side = self._side(shard, leaves if shard == loser else "home")
+            if shard != loser:
                 side.unblock()
         for kind in ("subscription", "slot", "publication"):
             for resource in registered:
                 if resource.kind == kind:
                     self._drop(sides[resource.shard], kind, resource.name)
-        if loser in sides:
+        copied = move.decided_epoch is not None or Resource(loser, "rows", move.store_id.hex) in registered
+        if loser in sides and copied:
             self._delete_rows(sides[loser])
         for resource in registered:
             if resource.kind == "rows":
@@ -256,8 +260,12 @@ class Drive:
             record.forget(move, Resource(side.shard, "mark", move.store_id.hex))
 
     def _delete_rows(self, side: Side) -> None:
+        if self._record.home(self._move) == side.shard:
+            raise MoveInterrupted(f"the shard map leads to {side.shard}: its rows stay")
         if self._move.decided_epoch is not None:
             side.depart()  # it may not have heard of the decision
+        else:
+            side.retract()
         for table in tables_of(side.connection):
             for where in slices(side.connection, table, self._move.store_id, lambda: SLICE_ROWS):
                 self._check()

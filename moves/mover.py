@@ -141,8 +141,7 @@ class Mover:
         if not isinstance(error, MoveInterrupted | psycopg.Error | StatementDeadline):
             return
         try:
-            state = record.read(move).state
-            record.step(move, state, f"begins again: {' '.join(str(error).split())}"[:200])
+            record.note(move, f"begins again: {' '.join(str(error).split())}"[:200])
         except (psycopg.Error, MarketplaceError) as another:
             logger.info("move %s: %s", move.id, another)
 

@@ -103,18 +103,16 @@ class Snapshot:
 
 
 def publish(record: Record, move: Move, side: Side, name: str, tables: Sequence[Table]) -> None:
-    """A publication of the store's rows, and of no others."""
+    """A publication of the store's rows, and of no others. Not of TRUNCATE, for which no filter holds: it would empty
+    the other shard's table of all stores."""
     record.register(move, Resource(side.shard, "publication", name))
     store = Literal(str(move.store_id))
-    parts = [
-        SQL("{} WHERE (store_id = {}::uuid)").format(table.identifier, store)
-        for table in tables
-        if table.is_replicated
-    ]
+    parts = [SQL("{} WHERE (store_id = {}::uuid)").format(table.identifier, store) for table in tables]
     parts.append(SQL("{} WHERE (id = {}::uuid)").format(MARKS, Literal(str(move.id))))
     with side.held():
         side.run("SET LOCAL lock_timeout = '3s'")
-        side.run(SQL("CREATE PUBLICATION {} FOR TABLE {}").format(Identifier(name), SQL(", ").join(parts)))
+        statement = SQL("CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert, update, delete')")
+        side.run(statement.format(Identifier(name), SQL(", ").join(parts)))
 
 
 def make_slot(record: Record, move: Move, side: Side, name: str) -> None:

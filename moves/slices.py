@@ -26,8 +26,7 @@ def slices(
 ) -> Iterator[Composable]:
     """Conditions, each of which so many rows meet, and every row of the store just one; in a transaction of the
     caller's, where that is to be so of one moment. `rows` is asked before each."""
-    key = [column for column in table.key if column.name != "store_id"]
-    after = of_store(store_id)
+    key, after = table.key, of_store(store_id)
     if not key:
         yield after
         return
