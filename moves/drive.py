@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 
 from moves import replication
 from moves.baseline import Baseline, compare_whole
 from moves.copying import copy_rows
-from moves.errors import MoveCancelled, MoveFailed, MoveInterrupted
+from moves.errors import MarkLate, MoveCancelled, MoveFailed, MoveInterrupted
 from moves.pace import DELETED, SLICE_ROWS, Pace
 from moves.record import Kind, Move, Record, Resource
 from moves.replication import BACK, FORTH, Snapshot, name_of
@@ -25,10 +25,13 @@ ATTEMPTS = 5
 # How often a switch is tried again that took too long, before the copy is thrown away with it.
 SWITCHES = 5
 SWITCH_PAUSE_SECONDS = 0.5
-# Who waits for less than this at the switch hardly notices; a busy store may never get below.
-CAUGHT_UP_SECONDS = 0.1
+# Who waits for less than this at the switch hardly notices. A busy store may never get below; behind the second,
+# writers would wait for too long.
+CAUGHT_UP_SECONDS, BEARABLE_SECONDS = 0.1, 0.5
 CATCH_UP_SECONDS = 600.0
 PATIENT_SECONDS = 10.0
+# How long one mark is waited for, until it is looked whether to go on.
+MARK_SECONDS = 2.0
 REPORT_SECONDS = 0.2
 _TAKEN_BACK = "taken back before the switch"
 
@@ -118,6 +121,7 @@ class Drive:
         record.register(move, Resource(there.shard, "rows", move.store_id.hex))
 
         def report(copied: int, total: int) -> None:
+            replication.check_slot(here, self._forth)  # lost, nothing of the copy is of use
             record.step(move, "copying", f"copies its rows, {self._pace.says}")
             record.progress(move, rows_total=total, rows_copied=copied)
 
@@ -141,21 +145,25 @@ class Drive:
         replication.subscribe(self._record, self._move, follower, name, conninfo, enabled=enabled)
 
     def _catch_up(self, leader: Side, follower: Side, name: str, look: Check) -> None:
-        """Until what is written there arrives in about a moment, or it is clear that it will not."""
+        """Until what is written there arrives in about a moment.
+
+        Raises `MoveFailed` where it does not in all this time: another attempt would have to copy even more.
+        """
         began = time.monotonic()
         while True:
             look()
-            self._record.progress(self._move, lag_bytes=replication.lag_bytes(leader, name))
+            behind = replication.lag_bytes(leader, name)
+            self._record.progress(self._move, lag_bytes=behind)
             waited = time.monotonic() - began
-            try:
-                took = await_mark(leader, follower, name, PATIENT_SECONDS)
-            except MoveInterrupted:
-                replication.check(leader, follower, name)
-                if waited > CATCH_UP_SECONDS:
-                    raise
-            else:
-                if took < CAUGHT_UP_SECONDS or waited > PATIENT_SECONDS:
+            with suppress(MarkLate):
+                took = await_mark(leader, follower, name, MARK_SECONDS)
+                if took < CAUGHT_UP_SECONDS or (waited > PATIENT_SECONDS and took < BEARABLE_SECONDS):
                     return
+            if waited > CATCH_UP_SECONDS:
+                raise MoveFailed(
+                    f"the store is written faster than {follower.shard} follows: {behind or 0:,} bytes behind after"
+                    f" {waited:,.0f} s"
+                )
 
     def _switch(self, handover: Handover, look: Check) -> tuple[int, float, float]:
         handover = replace(handover, baseline=self._compare_whole(handover, look))

@@ -26,6 +26,7 @@ COMPARED_ROWS = 1_000
 # Rests to work, and the longest: somebody waits for the move, too.
 BRAKE = 2.0
 LONGEST_REST_SECONDS = 0.5
+_MOSTLY, _LAST_SLICES = 0.5, 20
 
 
 @dataclass(slots=True)
@@ -51,14 +52,14 @@ class Pace:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._free_at = 0.0
-        self._braked = False
+        self._braked = 0.0  # the share of the last slices for which the brake ruled
 
     @property
     def says(self) -> str:
         """What keeps it from going faster."""
         if not self._rows_per_second:
             return "no limit"
-        if self._braked:
+        if self._braked > _MOSTLY:
             return "slower than it may, for the servers are busy"
         return f"at most {self._rows_per_second:,.0f} rows/s"
 
@@ -77,7 +78,7 @@ class Pace:
         with self._lock:
             self._free_at = max(self._free_at, began) + rows / self._rows_per_second
             limit = self._free_at - now
-            self._braked = brake > limit
+            self._braked += (float(brake > limit) - self._braked) / _LAST_SLICES
         if (rest := max(brake, limit)) > 0:
             self._sleep(rest)
 

@@ -150,8 +150,18 @@ def check(source: Side, target: Side, name: str) -> None:
         raise MoveFailed(
             f"{target.shard} could not apply a change: a row is there already, or is not; see the server's log"
         )
-    if source.run(_LOST, {"name": name}) is not False:
+    check_slot(source, name)
+
+
+def check_slot(source: Side, name: str) -> None:
+    """Raises `MoveInterrupted` where it is gone, or too much was written for the log to be kept for it."""
+    is_lost = source.run(_LOST, {"name": name})
+    if is_lost is None:
         raise MoveInterrupted(f"{source.shard} has lost the slot, as after a failover")
+    if is_lost:
+        raise MoveInterrupted(
+            f"{source.shard} was written more than it keeps for the slot (max_slot_wal_keep_size)"
+        )
 
 
 def lag_bytes(source: Side, name: str) -> int | None:

@@ -22,7 +22,7 @@ from psycopg import errors as pg
 from errors import CommitInDoubt, MarketplaceError, StatementDeadline, Unavailable
 from moves import replication
 from moves.baseline import Baseline
-from moves.errors import MoveFailed, MoveInterrupted
+from moves.errors import MarkLate, MoveFailed, MoveInterrupted
 from moves.record import Move, Pause, Record
 from moves.side import Side
 from moves.tables import Table
@@ -149,8 +149,9 @@ def await_mark(source: Side, target: Side, name: str, seconds: float) -> float:
             looked_at = now
             replication.check(source, target, name)
         if now - began > seconds:
-            raise MoveInterrupted(f"what {source.shard} has written did not arrive within {seconds:g} s")
-        time.sleep(_POLL_SECONDS)
+            raise MarkLate(f"what {source.shard} has written did not arrive within {seconds:g} s")
+        # Often while writers may wait for it; a subscriber that is far behind needs the processor more.
+        time.sleep(max(_POLL_SECONDS, (now - began) / 10))
     return time.monotonic() - began
 
 
