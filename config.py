@@ -98,6 +98,8 @@ class Settings:
 
     # How long a store that was moved can be moved back with no write lost; then its old rows go.
     move_undo_seconds: float = 30.0
+    # How many rows a second the mover copies at most, of all stores together, so that others hardly notice.
+    move_rows_per_second: float = 8_000.0
 
     # scrypt's cost, as the logarithm of N; r = 8 and p = 5 are fixed (OWASP's 16 MiB setting is 14).
     scrypt_log2_n: int = 14

@@ -70,7 +70,7 @@ def test_a_mover_that_is_killed_is_followed_by_another(place: Stage, count: int)
 
 
 UNDOING = (
-    *("register", "claim", "register", "claim", "unblock", "retract"),
+    *("register", "claim", "unblock", "register", "claim", "retract"),
     *("drop", "forget", "drop", "forget", "drop", "forget", "enable", "write_mark", "write_mark"),
     *("block", "drain", "write_mark", "hold_block", "prepare", "decide", "depart", "open"),
 )
