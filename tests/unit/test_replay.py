@@ -74,8 +74,9 @@ def test_replicas_of_the_primary_may_be_read() -> None:
 def test_a_shard_that_comes_under_the_name_of_one_that_left_has_a_history_of_its_own() -> None:
     rounds = Rounds()
     rounds(histories={"b": {2: FORKED_AT_500}}, a=None, b=primary(2, 600), c=replica(2, 600))
-    others = {"a": primary(1, 100), "b": replica(1, 100), "c": replica(1, 100)}
-    state = rounds(**{letter: replace(one, system_identifier=8) for letter, one in others.items()})
+    first = replace(primary(1, 100), system_identifier=8)
+    other = replace(replica(1, 100), system_identifier=8)
+    state = rounds(a=first, b=other, c=other)
 
     assert state.primary is not None
     assert (state.primary.name, set(state.replicas)) == (A, {B, C})
