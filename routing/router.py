@@ -5,8 +5,7 @@
 
 A write is never sent twice by itself: where its connection breaks after it was sent, it is in doubt and the client is
 told so. Only one that was refused at the gate or the fence, so that nothing was done, is sent again: to the next
-primary, or to the shard that its store has moved to. A read is tried
-once more, on another node or a fresh connection.
+primary, or to the shard that its store has moved to. A read is tried once more, elsewhere or afresh.
 """
 
 from __future__ import annotations
@@ -395,8 +394,5 @@ class Router:
         primary = self._replay.shard(shard).primary
         if primary is None:
             raise LeaseOver(f"the clock of {shard} is not known")
-        return {
-            "timeline": primary.timeline,
-            "number": int(lease.since * 1e6) + primary.clock_ahead_us,
-            "lasts_us": int(lease.seconds * 1e6),
-        }
+        number = int(lease.since * 1e6) + primary.clock_ahead_us
+        return {"timeline": primary.timeline, "number": number, "lasts_us": int(lease.seconds * 1e6)}
