@@ -2,7 +2,7 @@
 
 The limit is a number of rows a second, of all moves together. The brake is what gh-ost (its doc/throttle.md) calls a
 nice ratio: after each slice of work comes a rest, so many times as long as the slice took. On a machine that has little
-to do the limit rules. Where processors, disks or replicas are busy a slice takes longer, for it waits for what all others
+to do the limit rules. Where processors, disks or replicas are busy a slice takes longer, for it waits for what others
 wait for too (one that is written, for a replica's disk), and the rests grow with it. Nobody has to say what busy means.
 """
 
