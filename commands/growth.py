@@ -21,7 +21,7 @@ from commands.cluster import Cluster, open_cluster
 from commands.embedded import Embedded, embedded_cluster
 from commands.moves import driven
 from commands.newcomers import addresses, examine, unconfirmed
-from commands.relocate import count_rows, raise_for_failed, relocate
+from commands.relocate import count_rows, pace_options, raise_for_failed, relocate
 from commands.terminal import LINE_SECONDS, Failure, plain_errors
 from errors import Conflict, NotFound
 from moves.process import MoverProcess
@@ -129,8 +129,9 @@ def _join(cluster: Cluster, shard_map: ShardMap, name: str, nodes: list[Node]) -
 
 @click.command("remove")
 @click.argument("name")
+@pace_options
 @plain_errors
-def remove_command(name: str) -> None:
+def remove_command(name: str, pace: Pace) -> None:
     """Have the shard NAME leave the ring, live: its stores move to the others, then it is forgotten.
 
     New stores go elsewhere from the beginning. Ranges and pins that lead there are given up: the ring decides. The
@@ -151,7 +152,7 @@ def remove_command(name: str) -> None:
             return
         _refuse_with_catalog(cluster, shard_map, name)
         try:
-            moved = _leave(cluster, shard_map, name)
+            moved = _leave(cluster, shard_map, name, pace)
         except KeyboardInterrupt:
             raise Failure(
                 f"stopped: {name} takes no new stores, and what is on the move goes on."
@@ -169,7 +170,7 @@ def _refuse_with_catalog(cluster: Cluster, shard_map: ShardMap, name: str) -> No
             raise Failure(f"{name} cannot be removed: its servers hold the catalog")
 
 
-def _leave(cluster: Cluster, shard_map: ShardMap, name: str) -> int:
+def _leave(cluster: Cluster, shard_map: ShardMap, name: str, pace: Pace) -> int:
     """Until the map has forgotten it; how many stores moved."""
 
     def stores_of(shard: str) -> Sequence[UUID]:
@@ -182,7 +183,7 @@ def _leave(cluster: Cluster, shard_map: ShardMap, name: str) -> int:
     moved = 0
     with driven(cluster) as process:
         while True:
-            moved += _empty(cluster, process, name, stores_of)
+            moved += _empty(cluster, process, name, pace)
             _await_tidy(cluster, process, name)
             try:
                 forget_shard(cluster.catalog, name, stores_of)
@@ -193,20 +194,19 @@ def _leave(cluster: Cluster, shard_map: ShardMap, name: str) -> int:
             return moved
 
 
-def _empty(
-    cluster: Cluster, process: MoverProcess, name: str, stores_of: Callable[[str], Sequence[UUID]]
-) -> int:
+def _empty(cluster: Cluster, process: MoverProcess, name: str, pace: Pace) -> int:
+    """Until no store lives there any more; how many have moved."""
     moved = 0
     while True:
         shard_map = cluster.catalog.load().map
-        left = stores_to_move(shard_map, name, stores_of(name))
+        left = stores_to_move(shard_map, name, cluster.stores_of(shard_map, name))
         if not left:
             return moved
         rows = count_rows(cluster, shard_map, [name])
         transfers = [
             Transfer(store, name, shard_map.unpinned(store)[0], rows.get(store, 1)) for store in left
         ]
-        relocation = relocate(cluster, process, f"Emptying {name}", transfers, Pace())
+        relocation = relocate(cluster, process, f"Emptying {name}", transfers, pace)
         moved += len(relocation.done)
         raise_for_failed(relocation)
 

@@ -44,10 +44,10 @@ def move_command(store_id: UUID, shard: str) -> None:
     runs, the next mover does. Fails where the store stays where it was.
     """
     cluster = open_cluster()
-    _check_store(cluster, store_id)
+    check_store(cluster, store_id)
     move = move_store(cluster.catalog, store_id, shard, cluster.settings.move_undo_seconds)
     with driven(cluster) as process:
-        move = _follow(cluster, process, move, lambda found: found.finished_at is not None)
+        move = follow(cluster, process, move, lambda found: found.finished_at is not None)
         if move.state != "done":
             raise Failure(f"{store_id} stays on {move.from_shard}: {move.error}")
         pause = (
@@ -66,7 +66,7 @@ def undo_command(move_id: UUID) -> None:
     cluster = open_cluster()
     move = undo_move(cluster.catalog, move_id)
     with driven(cluster) as process:
-        move = _follow(
+        move = follow(
             cluster, process, move, lambda found: found.state == "rolled_back" or not found.undo_asked
         )
         if move.state != "rolled_back":
@@ -111,7 +111,7 @@ def mover_command(check: bool) -> None:
         stopping.wait(_MOVER_SECONDS)
 
 
-def _check_store(cluster: Cluster, store_id: UUID) -> None:
+def check_store(cluster: Cluster, store_id: UUID) -> None:
     """Raises `NotFound` where there is no such store."""
     shard_map, flags = cluster.snapshot()
     home = shard_map.route(store_id, sharding=flags.sharding).shard
@@ -136,7 +136,7 @@ def driven(cluster: Cluster) -> Iterator[MoverProcess]:
         process.stop()
 
 
-def _follow(cluster: Cluster, process: MoverProcess, move: Move, is_over: Callable[[Move], bool]) -> Move:
+def follow(cluster: Cluster, process: MoverProcess, move: Move, is_over: Callable[[Move], bool]) -> Move:
     """Show the move until it is over."""
     asked, looked = time.monotonic(), 0.0
     with _shown() as show:

@@ -15,6 +15,7 @@ from commands.moves import move_command, mover_command, undo_command
 from commands.observe import Observation, ask_load, observe
 from commands.rebalance import rebalance_command
 from commands.relocate import gather_command
+from commands.routes import drop_range_command, pin_command, ranges_command, set_range_command, unpin_command
 from commands.terminal import Failure, plain_errors, print_table
 from operations.topology import topology
 from routing.catalog import Snapshot
@@ -36,6 +37,11 @@ for command in (
     move_command,
     undo_command,
     rebalance_command,
+    ranges_command,
+    set_range_command,
+    drop_range_command,
+    pin_command,
+    unpin_command,
     gather_command,
     mover_command,
 ):

@@ -75,9 +75,11 @@ def is_unfinished(layout: Layout, server: str) -> bool:
 
 def find_ports(cluster: Cluster) -> None:
     """Give the shards that were added other ports where somebody else has theirs. Before anything runs."""
-    records = read(cluster.layout)
+    records, first_size = read(cluster.layout), cluster.topology.first_size
     for name, record in records.items():
-        if record.state == "ready" and not _are_free(cluster, record.port_offset):
+        if record.state == "ready" and (
+            record.port_offset < first_size or not _are_free(cluster, record.port_offset)
+        ):
             records[name] = replace(record, port_offset=_free_offset(cluster, records))
     _write(cluster, records)
 

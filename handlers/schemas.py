@@ -126,6 +126,11 @@ class PinChange(Body):
     shard: ShardName
 
 
+class NewRange(Body):
+    high: Annotated[UUID, Meta(description="Where the range ends; this id is not in it any more.")]
+    shard: ShardName
+
+
 # Queries
 
 Limit = Annotated[int, Meta(ge=1, le=100, description="Things a page.")]
@@ -294,6 +299,17 @@ class StoreRoute(Struct):
     shard: str
     reason: Literal["ring", "range", "pin", "sharding-off"]
     epoch: int
+
+
+class RangeStatus(Struct):
+    low: UUID
+    high: Annotated[UUID, Meta(description="Not in the range any more.")]
+    shard: str
+    moving: Annotated[int, Meta(description="Stores of it that do not live where they belong yet.")]
+
+
+class RangeList(Struct):
+    data: list[RangeStatus]
 
 
 class MoveStatus(Struct):

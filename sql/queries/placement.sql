@@ -38,3 +38,14 @@ SELECT pg_try_advisory_lock(7307);
 -- returns: one
 -- The end of `lock_out_growth`: the connection may be a pool's, and go on.
 SELECT pg_advisory_unlock(7307);
+
+-- name: insert_staying_moves
+-- role: primary
+-- returns: none
+-- Moves of stores that a change of the placement left where they stay, all at once; a store that is on a move already
+-- gets none (moves_under_way).
+INSERT INTO moves (id, store_id, from_shard, to_shard, route, undo_seconds)
+SELECT m.id, m.store, m.source, m.target, 'stay', %(undo_seconds)s
+FROM unnest(%(move_ids)s::uuid[], %(stores)s::uuid[], %(from_shards)s::text[], %(to_shards)s::text[])
+    AS m (id, store, source, target)
+ON CONFLICT (store_id) WHERE state IN ('copying', 'catching_up', 'verifying', 'switching') DO NOTHING;
