@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from time import monotonic
 from typing import Any
 
@@ -85,7 +86,7 @@ class Supply(ConnectionPool[ShardConnection]):
         # In place of psycopg's one line. Not yet used: nobody waits for a pool that is not open.
         self._waiting: Line = Line()  # type: ignore[assignment]
         self._by_store = store_share > 0
-        self._kept = size - max(1, int(store_share * size)) if self._by_store else 0
+        self._kept = size - max(1, ceil(store_share * size)) if self._by_store else 0
         self._latest_store: int | None = None  # whose connection came back last
         self._latest_since = 0.0  # when the first of its connections did, after another's
         self.subject = subject

@@ -154,8 +154,17 @@ def test_a_store_that_nobody_shares_a_pool_with_may_have_all_of_it(opened: Open,
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_small_pool_gives_every_store_at_least_one_connection(opened: Open, size: int) -> None:
+def test_nothing_is_kept_of_a_pool_too_small_for_it(opened: Open, size: int) -> None:
     pool = opened(pool_size=size)
+    use(pool, SHOP)
+    held = [pool.lend(WHALE) for _ in range(size)]
+    for connection in held:
+        pool.putconn(connection)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_however_small_its_share_a_store_has_one_connection(opened: Open, size: int) -> None:
+    pool = opened(pool_size=size, store_pool_share=0.01)
     use(pool, SHOP)
     with pool.connection(store=WHALE):
         assert pool.gauge().available == size - 1
@@ -164,7 +173,7 @@ def test_a_small_pool_gives_every_store_at_least_one_connection(opened: Open, si
 
 
 def test_requests_of_no_store_are_not_held_back(opened: Open) -> None:
-    pool = opened(pool_size=2)
+    pool = opened(pool_size=2, store_pool_share=0.5)
     use(pool, SHOP)
     held = [pool.lend(None), pool.lend(None)]
     for connection in held:
@@ -172,7 +181,7 @@ def test_requests_of_no_store_are_not_held_back(opened: Open) -> None:
 
 
 def test_a_store_at_its_limit_waits_in_vain_without_spoiling_it_for_others(opened: Open) -> None:
-    pool = opened(pool_size=2, pool_timeout_seconds=0.05)
+    pool = opened(pool_size=2, store_pool_share=0.5, pool_timeout_seconds=0.05)
     use(pool, SHOP)
     with pool.connection(store=WHALE):
         with pytest.raises(PoolExhausted) as refused:
