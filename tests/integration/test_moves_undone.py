@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from uuid import UUID
 
 import pytest
 
 from errors import Conflict, NotFound
+from moves import mover
 from moves.mover import Mover
+from moves.replication import BACK, drop, name_of
+from moves.servers import Servers
+from moves.side import Side
 from operations.moves import undo_move
 from tests.cluster_fixtures import Databases
 from tests.moving import Stage, finish, slow_write, stage, until_state, writing
@@ -78,6 +83,27 @@ def test_an_undoing_that_would_lose_a_write_is_refused(place: Stage) -> None:
     assert move.error is not None
     assert (move.state, place.home(store_id)) == ("done", target)
     assert move.error.startswith("it could not be undone: the copies differ: api_keys: 1 rows")
+    assert place.count(source, store_id) == 0
+    assert place.left_over() == []
+
+
+def test_who_cannot_undo_any_more_is_told_before_he_asks(
+    place: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover of the new home, which leaves no slot."""
+    monkeypatch.setattr(mover, "WATCH_SECONDS", 0.1)
+    store_id, source = place.new_store()
+    target = place.other(source)
+    with place.mover():
+        move = until_state(place, place.ask(store_id, target, undo_seconds=60), "done")
+        assert place.found(move).error is None
+        shard_map = place.market.maps.current().map
+        with closing(Servers(place.databases.settings).connect(shard_map, target)) as connection:
+            drop(Side(connection, target, move, 0), "slot", name_of(move, BACK))
+        until(lambda: place.found(move).tidied_at)
+    move = place.found(move)
+    assert move.error == f"it cannot be undone any more: {target} has lost the slot, as after a failover"
+    assert (move.state, place.home(store_id)) == ("done", target)
     assert place.count(source, store_id) == 0
     assert place.left_over() == []
 

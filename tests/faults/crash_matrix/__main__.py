@@ -17,7 +17,7 @@ import time
 from tests.faults.crash_matrix.faults import FAULTS
 from tests.faults.crash_matrix.ground import ground
 from tests.faults.crash_matrix.rounds import Outcome, play
-from tests.faults.crash_matrix.steps import FORTH
+from tests.faults.crash_matrix.steps import FORTH, shares
 
 
 def main() -> int:
@@ -25,14 +25,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # servers end with it
     faults = [fault for fault in FAULTS if fault.name.startswith(tuple(options.faults))]
     steps = [step for step in FORTH if step.title.startswith(tuple(options.steps))]
-    rounds = -(-len(steps) // options.at_once)
     outcomes: list[Outcome] = []
     began = time.monotonic()
     with ground() as place:
-        for number in range(rounds):
-            for count, fault in enumerate(faults):
+        for share in shares(steps, options.at_once):
+            for number, fault in enumerate(faults):
                 began_round = time.monotonic()
-                played = play(place, fault, steps[number::rounds], odd=(number + count) % 2 == 1)
+                played = play(place, fault, share, odd=number % 2 == 1)
                 outcomes += played
                 _tell(played, time.monotonic() - began_round)
     print(f"\n{len(outcomes)} in {time.monotonic() - began:.0f} s")
