@@ -114,10 +114,10 @@ class Router:
         """The one row, or None, of a write in a store, committed.
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
-        again: once, or twice where the map that was at hand was older than the store's move. While the store changes its shard the write waits here, without a connection. Raises `NotFound`
-        where there is no such store, `Unavailable` where only the catalog would know and is away, `CommitInDoubt`
-        where nobody can know, and where the write depends on a lease `LeaseOver` unless that still held when all else
-        was done.
+        again: once, or twice where the map at hand was newer, but older than the store's move. While the store changes
+        its shard the write waits here, without a connection. Raises `NotFound` where there is no such store,
+        `Unavailable` where only the catalog would know and is away, `CommitInDoubt` where nobody can know, and where
+        the write depends on a lease `LeaseOver` unless that still held when all else was done.
         """
         looks, give_up = 0, monotonic() + SWITCH_SECONDS
         while True:

@@ -7,19 +7,19 @@ The suite breaks a few things at a few steps; `EVERY_DEED=1` everything at every
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.faults.crash_matrix.faults import FAULTS
+from tests.faults.crash_matrix.faults import FAULTS, Fault
 from tests.faults.crash_matrix.ground import Ground, ground
 from tests.faults.crash_matrix.rounds import play
-from tests.faults.crash_matrix.steps import FORTH, shares
+from tests.faults.crash_matrix.steps import FORTH, Step, shares
 
 # A copy; a copy that follows; writers wait; decided; the way forth half removed.
 STEPS = ("copying", "way back has a slot", "block held", "decided", "way forth unsubscribed")
-ROUNDS = [
-    (fault, tuple(step for step in FORTH if step.title in STEPS))
+ROUNDS: list[tuple[Fault, Sequence[Step]]] = [
+    (fault, [step for step in FORTH if step.title in STEPS])
     for fault in FAULTS
     if fault.name in ("worker killed", "catalog killed", "target failed over")
 ]
