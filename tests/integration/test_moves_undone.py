@@ -144,11 +144,10 @@ def test_there_is_one_mover_at_a_time(place: Stage) -> None:
     finish(place)
 
 
-def take_over(place: Stage) -> Lease | None:
-    """The lease of another mover, if the one there is has not renewed its own just then."""
+def takes_over(place: Stage, lease: Lease) -> bool:
+    """Whether another mover does, which takes the lease of the first: unless that one renews it just then."""
     place.catalog_sql("UPDATE mover SET until = '-infinity'")
-    lease = Lease(CatalogConnections(place.databases.settings))
-    return lease if lease.take() else None
+    return lease.take()
 
 
 def test_a_mover_whose_lease_was_taken_over_does_nothing_more(place: Stage) -> None:
@@ -158,11 +157,14 @@ def test_a_mover_whose_lease_was_taken_over_does_nothing_more(place: Stage) -> N
     with place.mover() as first:
         with slow_write(place, source, store_id):
             move = until_state(place, place.ask(store_id, target), "verifying")
-            later = until(partial(take_over, place))
+            connections = CatalogConnections(place.databases.settings)
+            later = Lease(connections)
+            until(partial(takes_over, place, later))
         first.join()
     assert place.found(move).state == "verifying"
     assert place.home(store_id) == source
     later.release()
+    connections.close()
     finish(place)
     assert place.found(move).state == "done"
     assert place.home(store_id) == target
