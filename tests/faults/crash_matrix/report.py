@@ -26,7 +26,7 @@ def tables(outcomes: Sequence[Outcome]) -> str:
     by_place = {(outcome.fault, outcome.step): outcome for outcome in outcomes}
     of_fault = [[each for each in outcomes if each.fault == fault] for fault in faults]
     lines = [
-        "| fault | moves | outcome | s until tidy | s until an order | slowest answer, s | orders | 503 | others | wrong |",
+        "| fault | moves | outcome | tidy, s | orders again, s | slowest, s | orders | 503 | others | wrong |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
         *(f"| {fault} | {_summary(each)} |" for fault, each in zip(faults, of_fault, strict=True)),
         "",
