@@ -19,7 +19,7 @@ import psycopg
 from config import Settings
 from errors import MarketplaceError, StatementDeadline, Unavailable
 from moves import replication
-from moves.drive import Drive
+from moves.drive import AGAIN, Drive
 from moves.errors import MoveInterrupted, MoverReplaced
 from moves.lease import Lease
 from moves.pace import Pace
@@ -34,6 +34,8 @@ COPIES = 2
 # Each replicates back while it can be undone, which takes a slot and two processes.
 UNDOABLE = 6
 POLL_SECONDS = 0.1
+# Between two looks whether a move that can be undone still can.
+WATCH_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 5.0
 
 
@@ -47,6 +49,7 @@ class Mover:
         self._pace = Pace(settings.move_rows_per_second)
         self._stopping = threading.Event()
         self._running: dict[object, Future[None]] = {}
+        self._watched: dict[object, float] = {}
         self._pauses: dict[object, tuple[float, float]] = {}  # move -> until when, and how long the next is
 
     def stop(self) -> None:
@@ -134,7 +137,9 @@ class Mover:
                     continue
                 copying += 1
             elif move.is_open and not move.undo_asked and not move.due:
-                continue
+                if self._watched.get(move.id, 0.0) + WATCH_SECONDS > now:
+                    continue
+                self._watched[move.id] = now
             chosen.append(move)
         return chosen
 
@@ -157,10 +162,13 @@ class Mover:
         logger.warning("move %s of store %s: %s", move.id, move.store_id, error)
         _, pause = self._pauses.get(move.id, (0.0, FIRST_PAUSE_SECONDS))
         self._pauses[move.id] = (monotonic() + pause, min(pause * 2, LONGEST_PAUSE_SECONDS))
-        if not isinstance(error, MoveInterrupted | psycopg.Error | StatementDeadline):
+        if (
+            not isinstance(error, MoveInterrupted | psycopg.Error | StatementDeadline)
+            or not move.is_undecided
+        ):
             return
         try:
-            record.note(move, f"begins again: {' '.join(str(error).split())}"[:200])
+            record.note(move, f"{AGAIN}{' '.join(str(error).split())}"[:200])
         except (psycopg.Error, MarketplaceError) as another:
             logger.info("move %s: %s", move.id, another)
 

@@ -87,7 +87,7 @@ class Router:
         store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is, and `Unavailable`
         where the catalog does not say whether the map is.
         """
-        for last in (False, True):
+        while True:
             self.route(scope, store_id)
             if query.role == "replica" and scope.flags.read_replicas and self._memory.recall(scope):
                 self.route(scope, store_id)  # what is remembered may name a newer map
@@ -104,9 +104,8 @@ class Router:
             if rows:
                 self.saw_arrival(scope)
                 return rows[0]
-            if last or not self._moved_on(scope):
-                break
-        raise NotFound("There is no such store.")
+            if not self._moved_on(scope):
+                raise NotFound("There is no such store.")
 
     def write(
         self,
@@ -119,12 +118,12 @@ class Router:
         """The one row, or None, of a write in a store, committed.
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
-        again, once. While the store changes its shard the write waits here, without a connection. Raises `NotFound`
-        where there is no such store, `Unavailable` where only the catalog would know and is away, `CommitInDoubt`
-        where nobody can know, and where the write depends on a lease `LeaseOver` unless that still held when all else
-        was done.
+        again: once, or twice where the map at hand was newer, but older than the store's move. While the store changes
+        its shard the write waits here, without a connection. Raises `NotFound` where there is no such store,
+        `Unavailable` where only the catalog would know and is away, `CommitInDoubt` where nobody can know, and where
+        the write depends on a lease `LeaseOver` unless that still held when all else was done.
         """
-        was_stale, looks, give_up = False, 0, monotonic() + SWITCH_SECONDS
+        looks, give_up = 0, monotonic() + SWITCH_SECONDS
         while True:
             epoch = self.route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
@@ -145,9 +144,8 @@ class Router:
                     raise
                 was_stale = True
             except StaleEpoch:
-                if was_stale or not self._moved_on(scope):
+                if not self._moved_on(scope):
                     raise NotFound("There is no such store.") from None
-                was_stale = True
             else:
                 self.saw_arrival(scope)
                 return row

@@ -28,7 +28,7 @@ class Direction:
     target: str
 
 
-APART, CATALOG_AT_SOURCE, CATALOG_AT_TARGET = "apart", "at the source", "at the target"
+APART, CATALOG_AT_SOURCE = "apart", "at the source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,6 @@ class Fault:
         source, target = {
             APART: (one, other) if odd else (other, one),
             CATALOG_AT_SOURCE: (first, one),
-            CATALOG_AT_TARGET: (one, first),
         }[self.catalog]
         return Direction(source, target)
 
@@ -184,7 +183,6 @@ FAULTS = (
     *_of_server("target", _target),
     *_of_server("catalog", _catalog),
     *_of_server("source and catalog", _source, CATALOG_AT_SOURCE),
-    *_of_server("target and catalog", _target, CATALOG_AT_TARGET),
     Fault("Redis killed", _redis_killed, KILLED_SECONDS),
     _of_process("Redis", _redis)[1],
 )

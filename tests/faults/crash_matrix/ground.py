@@ -51,11 +51,18 @@ class Ground:
 
     def stores_on(self, shard: str, count: int) -> list[Store]:
         """So many that live there: some that have moved before, and new ones."""
-        while True:
-            found = [store for store in self._stores if self.home(store) == shard][:count]
-            if len(found) == count:
-                return found
-            self._stores.append(self._new_store())
+        shard_map = self.catalog.load().map
+        found = [s for s in self._stores if shard_map.route(s.id, sharding=True).shard == shard][:count]
+        while len(found) < count:
+            store = self._new_store()
+            self._stores.append(store)
+            if self.home(store) == shard:
+                found.append(store)
+        for store in found:
+            if store.id not in self._placed:
+                self._fill(shard, store)
+                self._placed[store.id] = {}
+        return found
 
     def home(self, store: Store) -> str:
         """Where it lives by the catalog."""
@@ -63,7 +70,7 @@ class Ground:
 
     def placed_before(self, store: Store) -> dict[str, str]:
         """The orders of earlier rounds, by their keys."""
-        return self._placed.get(store.id, {})
+        return self._placed[store.id]
 
     def remember_placed(self, store: Store, placed: dict[str, str]) -> None:
         self._placed[store.id] = placed
@@ -167,10 +174,11 @@ class Ground:
             product = {"title": "Mug", "price": 1250, "stock": STOCK}
             path = f"/v1/stores/{made['id']}/products"
             product_id = wire.request("POST", path, merchant, product).document["id"]
-        store = Store(UUID(made["id"]), made["api_key"], product_id)
-        with self.connect(self.home(store)) as connection, psycopg.ClientCursor(connection) as cursor:
+        return Store(UUID(made["id"]), made["api_key"], product_id)
+
+    def _fill(self, shard: str, store: Store) -> None:
+        with self.connect(shard) as connection, psycopg.ClientCursor(connection) as cursor:
             cursor.execute(FILL, {"store": store.id, "rows": ROWS})
-        return store
 
 
 @contextmanager

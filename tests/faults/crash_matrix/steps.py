@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +55,15 @@ FORTH = (
     Step("open", "Side.open"),
     Step("done", "Record.opened"),
     Step("way forth unsubscribed", "replication.drop"),
-    Step("way forth gone", "replication.drop", 3),
     Step("way back enabled", "replication.enable"),
+    Step("way forth gone", "replication.drop", 3),
     Step("way back gone", "replication.drop", 6),
     Step("rows going", "Side.delete_batch"),
     Step("standing gone", "Side.forget"),
 )
+
+
+def shares(steps: Sequence[Step], at_once: int = 9) -> list[Sequence[Step]]:
+    """Steps for so many stores at a time, each from all over a move."""
+    rounds = -(-len(steps) // at_once)
+    return [steps[number::rounds] for number in range(rounds)]
