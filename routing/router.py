@@ -20,6 +20,7 @@ from uuid import UUID
 
 import psycopg
 
+import metrics
 from ephemeral.locks import Lease
 from errors import LeaseOver, NodeUnavailable, NotFound, StaleEpoch, Unavailable
 from pools.flight import flight
@@ -55,6 +56,8 @@ REFUSED_SECONDS = 0.02
 SWITCH_SECONDS = 4.5
 # How soon it looks again, time after time; all who wait in a worker share a look.
 SWITCH_PAUSES_SECONDS = (0.004, 0.008, 0.016, 0.032)
+# So many maps a read goes by, each of which leads to where the store is no more, until it is given up.
+ROUTES = 3
 # How long a read waits for a replica while no primary answers.
 WITHOUT_PRIMARY_SECONDS = 1.0
 # About as long as a round of samples.
@@ -87,7 +90,7 @@ class Router:
         Every such query gives one row where the store exists, with nulls for what is not there; so no row means no
         store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is.
         """
-        for last in (False, True):
+        for _ in range(ROUTES):
             self.route(scope, store_id)
             if query.role == "replica" and scope.flags.read_replicas and self._memory.recall(scope):
                 self.route(scope, store_id)  # what is remembered may name a newer map
@@ -99,9 +102,9 @@ class Router:
             if rows:
                 self.saw_arrival(scope)
                 return rows[0]
-            if last or not self._moved_on(scope):
-                break
-        raise NotFound("There is no such store.")
+            if not self._moved_on(scope):
+                raise NotFound("There is no such store.")
+        raise Unavailable("The store is being moved.", retry_after_seconds=1)
 
     def write(
         self,
@@ -134,8 +137,12 @@ class Router:
                 sleep(SWITCH_PAUSES_SECONDS[min(looks, len(SWITCH_PAUSES_SECONDS) - 1)])
                 looks = 0 if self._moved_on(scope) else looks + 1
             except StaleEpoch:
-                if was_stale or not self._moved_on(scope):
+                moved_on = self._moved_on(scope)
+                metrics.count_stale_write("routed" if moved_on and not was_stale else "given_up")
+                if not moved_on:
                     raise NotFound("There is no such store.") from None
+                if was_stale:  # moved once more in between, or the map was changed for others
+                    raise Unavailable("The store is being moved.", retry_after_seconds=1) from None
                 was_stale = True
             else:
                 self.saw_arrival(scope)
