@@ -20,16 +20,14 @@ Exits with 1 where a promise does not hold.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil
 
@@ -40,6 +38,8 @@ from bench.moves import Load
 from bench.replicas.stores import audit, good
 from bench.servers import Servers, wait_for
 from bench.wire import Answer, DroppedError, Wire
+from commands.cluster import open_cluster
+from operations.moves import move_store
 
 # As long as the worker may look frozen to the one that replaces such workers, many times.
 _UNDER_WAY_SECONDS = 0.004
@@ -207,17 +207,11 @@ def undone(servers: Servers, writes: int, clients: int) -> int:
 
 def _move_for_long(moved: MovedStore, target: str) -> str:
     """A move that can be undone for an hour; its path."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "app", "shards", "move", moved.store.store_id, target],
-        cwd=config.ROOT,
-        env={**os.environ, "VAR": str(moved.servers.var), "MOVE_UNDO_SECONDS": "3600"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode:
-        raise SystemExit(f"flask shards move: {ran.stdout}{ran.stderr}")
-    return f"/v1/admin/moves/{ran.stdout.split()[-1]}"
+    move = move_store(open_cluster().catalog, UUID(moved.store.store_id), target, undo_seconds=3600.0)
+    path = f"/v1/admin/moves/{move.id}"
+    if (ended := moved.ended(path))["state"] != "done":
+        raise SystemExit(f"{path}: {ended['error']}")
+    return path
 
 
 @contextmanager
