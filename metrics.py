@@ -125,10 +125,19 @@ _locks = Counter(
     registry=_registry,
 )
 
+_stale_writes = Counter(
+    "stale_writes_total",
+    "Writes that a shard refused because the shard map of their worker was too old, and did nothing of: routed (sent "
+    "once more, by the next map), given_up (refused again, or there is no such store).",
+    ["outcome"],
+    registry=_registry,
+)
+
 # Made now, so that a scrape shows each of them at 0 before its first event.
 _cache = {name: _cache_requests.labels(name) for name in ("hit", "miss", "bypass")}
 _limiter = {name: _limiter_decisions.labels(name) for name in ("allowed", "limited", "unavailable")}
 _lock = {name: _locks.labels(name) for name in ("held", "taken", "split", "unavailable", "lost")}
+_stale_write = {outcome: _stale_writes.labels(outcome) for outcome in ("routed", "given_up")}
 
 # `labels()` builds and hashes a tuple under a lock; a request finds its two children here instead.
 _bound: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -221,6 +230,11 @@ def count_limiter(decision: str) -> None:
 def count_lock(outcome: str) -> None:
     """Count one lock asked for: "held", "taken", "split" or "unavailable"; "lost" where it was over too early."""
     _lock[outcome].inc()
+
+
+def count_stale_write(outcome: str) -> None:
+    """Count one write that was refused at the fence: "routed" anew, or "given_up"."""
+    _stale_write[outcome].inc()
 
 
 _pools_seen: set[str] = set()
