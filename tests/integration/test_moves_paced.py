@@ -1,4 +1,4 @@
-"""A move's work in slices, and a store that is written faster than its copy follows."""
+"""What a move costs everybody else: its work in slices, a fence where nobody queues, and an end where it cannot win."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.sql import SQL
 
@@ -16,7 +17,8 @@ from moves.slices import slices
 from moves.tables import tables_of
 from pools.connection import ShardConnection
 from tests.cluster_fixtures import Databases
-from tests.moving import TABLES, Stage, finish, stage, until_state
+from tests.moving import TABLES, Stage, finish, in_thread, slow_write, stage, until_state
+from tests.shard_servers import until
 
 ROWS, SLICE = 20, 7
 CUSTOMER = "INSERT INTO customers VALUES (%s, '01890000-0000-7000-8000-000000000000', 'a@example.com', 'A', 'x', now())"
@@ -88,6 +90,47 @@ def test_each_row_is_in_one_slice(place: Stage) -> None:
             assert all(len(rows) == SLICE for rows in found[:-1])
             assert len(found[-1]) <= SLICE
             assert sorted(row for rows in found for row in rows) == sorted(row for (row,) in everything)
+
+
+BLOCK = "INSERT INTO moving_stores VALUES (%s, gen_random_uuid(), 1, 'blocked', now() + interval '1 hour')"
+ALONE = "SELECT pg_advisory_xact_lock(uuid_hash_extended(%s, 0))"
+FENCE = "SELECT fence_store(%s, 1000000)"
+WAITING = """
+SELECT l.mode FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()
+"""
+
+
+def test_a_write_of_a_store_that_is_drained_is_refused_and_does_not_queue(place: Stage) -> None:
+    store_id, shard = place.new_store(rows=0)
+    with place.connect(shard) as drains, place.connect(shard) as comes, place.connect(shard) as late:
+        comes.execute("SET lock_timeout = '20s'")
+        with slow_write(place, shard, store_id):
+            place.sql(shard, BLOCK, store_id)
+            drain = in_thread(lambda: drains.execute(ALONE, [store_id]))
+            until(lambda: place.sql(shard, WAITING) == [("ExclusiveLock",)])
+            with pytest.raises(psycopg.DatabaseError, match="is changing its shard") as refused:
+                comes.execute(FENCE, [store_id])
+        drain.join()
+        assert refused.value.sqlstate == "SE004"
+        with pytest.raises(psycopg.DatabaseError, match="is changing its shard"):
+            late.execute(FENCE, [store_id])
+        place.sql(shard, "DELETE FROM moving_stores WHERE id = %s", store_id)
+        late.execute(FENCE, [store_id])
+
+
+def test_a_write_waits_for_a_moment_in_which_there_are_none(place: Stage) -> None:
+    """As when both copies are looked at: the store is not blocked, and nobody is refused."""
+    store_id, shard = place.new_store(rows=0)
+    with place.connect(shard) as comes:
+        with place.connect(shard) as looks, looks.transaction():
+            looks.execute(ALONE, [store_id])
+            write = in_thread(lambda: comes.execute(FENCE, [store_id]))
+            until(lambda: place.sql(shard, WAITING) == [("ShareLock",)])
+        write.join()
+        with pytest.raises(psycopg.DatabaseError) as refused:
+            comes.execute("SELECT fence_store(%s, 0)", [store_id])
+        assert refused.value.sqlstate == "SE001"
 
 
 def test_a_copy_that_does_not_catch_up_ends_the_move(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
