@@ -274,11 +274,20 @@ class NodeStatus(Struct):
     pool: PoolState
 
 
+class HotStore(Struct):
+    store_id: UUID
+    requests_per_second: float
+    statements_per_second: float
+    postgres_ms_per_second: float
+    share: float
+
+
 class ShardStatus(Struct):
     name: str
     stores: int | None
     share: float
     nodes: list[NodeStatus]
+    hot_stores: list[HotStore] | None
 
 
 class Topology(Struct):

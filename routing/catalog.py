@@ -40,6 +40,8 @@ LOCK_TIMEOUT = "4s"
 # The lock must outlive the slowest making of a store: the wait for a shard's pool, and a statement's
 # deadline there.
 IDLE_TIMEOUT = "30s"
+# The decision to move a store: its writers wait meanwhile, and everybody else who changes the map.
+DECISION_LOCK_TIMEOUT, DECISION_IDLE_TIMEOUT = "1s", "5s"
 
 
 class Snapshot(NamedTuple):
@@ -136,9 +138,13 @@ class Catalog:
 
     @contextmanager
     def decision(self) -> Iterator[CatalogConnection]:
-        """A transaction that sends one store elsewhere, beside those who make stores: where a new store is placed
-        does not depend on it. No change of the map comes in between."""
-        with self._locked("lock_map_for_placement") as connection:
+        """A transaction that sends one store elsewhere, or asks for that, beside those who make stores: where a new
+        store is placed does not depend on it. Nothing else changes the map before its end, nor after what it reads.
+
+        It waits for locks, and may pause, for a moment only: writers may wait for it.
+        """
+        limits = (DECISION_LOCK_TIMEOUT, DECISION_IDLE_TIMEOUT)
+        with self._locked("lock_map_for_placement", "hold_epoch", limits=limits) as connection:
             yield connection
 
     @contextmanager
@@ -154,11 +160,15 @@ class Catalog:
             yield read_epoch(connection)
 
     @contextmanager
-    def _locked(self, lock: str) -> Iterator[CatalogConnection]:
+    def _locked(
+        self, *locks: str, limits: tuple[str, str] = (LOCK_TIMEOUT, IDLE_TIMEOUT)
+    ) -> Iterator[CatalogConnection]:
+        lock_timeout, idle_timeout = limits
         with self._transaction() as connection:
-            _row(connection, "set_lock_limits", lock_timeout=LOCK_TIMEOUT, idle_timeout=IDLE_TIMEOUT)
+            _row(connection, "set_lock_limits", lock_timeout=lock_timeout, idle_timeout=idle_timeout)
             try:
-                _row(connection, lock)
+                for lock in locks:
+                    _row(connection, lock)
             except (pg_errors.LockNotAvailable, pg_errors.QueryCanceled) as error:
                 raise Unavailable("The shard map is being changed.", retry_after_seconds=1) from error
             yield connection

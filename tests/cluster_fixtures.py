@@ -192,6 +192,7 @@ def fresh_databases(cluster: Cluster, **settings: Any) -> Iterator[Databases]:
             connection.execute(f'CREATE DATABASE "{clone}" TEMPLATE "{template}" STRATEGY wal_log')
     values = publish.settings_values(cluster) | {"DATABASE_NAME": name, "VAR": str(cluster.layout.var)}
     values["REDIS_PATIENCE_SECONDS"] = "0.5"  # on a busy machine a server that is well must not seem frozen
+    values["MOVE_ROWS_PER_SECOND"] = "0"  # nobody else is there to be spared
     values["CATALOG_DSN"] = make_conninfo(values["CATALOG_DSN"], dbname=f"{name}_catalog")
     try:
         yield Databases(replace(load(values), **settings), cluster)
@@ -210,7 +211,7 @@ def _drop_replication(cluster: Cluster, shard: str, database: str) -> None:
     dsn = bootstrap.administrator_dsn(cluster.postgres, node, database)
     with ShardConnection.connect(dsn, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = local")
-        drop_strays(connection, set())
+        drop_strays(connection, set)
 
 
 @contextmanager
