@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from bench.moved import MovedStore
-from bench.moves import Load
+from bench.moves.load import ORDERS_ONLY, Load
 from bench.replicas.stores import Audit, audit
 from bench.servers import Servers
 from bench.wire import Wire
@@ -163,7 +163,7 @@ def _clean_moves(
     moved: MovedStore, moves: int, failed: list[str], values: Mapping[str, Any]
 ) -> tuple[int, Audit, int]:
     """How many went through, what became of the orders, and how many those were."""
-    load = Load(moved.store, moved.servers.address, 3, per_second=20.0)
+    load = Load(moved.store, moved.servers.address, 3, per_second=20.0, shares=ORDERS_ONLY)
     load.start()
     done, path = 0, ""
     try:

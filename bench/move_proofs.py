@@ -34,7 +34,7 @@ import psutil
 import config
 from bench.move_corruptions import corrupted_moves
 from bench.moved import MovedStore
-from bench.moves import Load
+from bench.moves.load import ORDERS_ONLY, Load
 from bench.replicas.stores import audit, good
 from bench.servers import Servers, wait_for
 from bench.wire import Answer, DroppedError, Wire
@@ -176,7 +176,7 @@ def undone(servers: Servers, writes: int, clients: int) -> int:
     with Wire(servers.address) as wire:
         moved = MovedStore(servers, wire)
         source, target = moved.home, moved.elsewhere
-        load = Load(moved.store, servers.address, clients, per_second=1000.0)
+        load = Load(moved.store, servers.address, clients, per_second=1000.0, shares=ORDERS_ONLY)
         load.start()
         try:
             path = _move_for_long(moved, target)
