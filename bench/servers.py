@@ -75,8 +75,10 @@ class Servers:
     def conninfo(self, node: str, **changed: Any) -> str:
         return make_conninfo(self._dsns[node], **changed)
 
-    def connect(self, node: str) -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(self.conninfo(node, connect_timeout=_ANSWER_SECONDS), autocommit=True)
+    def connect(self, node: str, **changed: Any) -> psycopg.Connection[tuple[Any, ...]]:
+        return psycopg.connect(
+            self.conninfo(node, connect_timeout=_ANSWER_SECONDS, **changed), autocommit=True
+        )
 
     def sql(self, node: str, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with self.connect(node) as connection:

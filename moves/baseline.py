@@ -9,6 +9,7 @@ had when the mark was written. Writes wait for each other's end once, for a few 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,12 @@ from dataclasses import dataclass
 from psycopg import errors as pg
 
 from moves import replication
-from moves.errors import MoveFailed
+from moves.errors import MoveFailed, MoveInterrupted
+from moves.pace import Pace
 from moves.record import Move
 from moves.side import Side
 from moves.tables import Table
-from moves.verification import differences, whole_digest
+from moves.verification import Digests, differences, sliced_digest
 from pools.connection import ShardConnection
 
 # How long writers may queue behind one that is under way, and how often that is tried, with a pause in between.
@@ -45,11 +47,20 @@ class Baseline:
 
 
 def compare_whole(
-    move: Move, leaving: Side, arriving: Side, name: str, *, tables: Sequence[Table], connect: Connect
+    move: Move,
+    leaving: Side,
+    arriving: Side,
+    name: str,
+    *,
+    tables: Sequence[Table],
+    connect: Connect,
+    pace: Pace,
+    report: Callable[[int], None],
 ) -> Baseline | None:
     """Compare all rows. None where there was no moment without a write under way: then it is for the switch to do.
 
-    `name` is the subscription's. Raises `MoveFailed` where they differ.
+    `name` is the subscription's. `report` is told how many rows are done, by two threads; it may raise, to stop.
+    Raises `MoveFailed` where they differ.
     """
     with (
         closing(connect(leaving.shard)) as here,
@@ -65,8 +76,22 @@ def compare_whole(
             if source is None or not _stands(leaving, arriving, name, watch, pid):
                 return None
             baseline = Baseline(source, _snapshot(there))
+        broken = threading.Event()
+
+        def go_on(rows: int) -> None:
+            if broken.is_set():
+                raise MoveInterrupted("the other side could not be compared")
+            report(rows)
+
+        def digest(one: ShardConnection) -> Digests:
+            try:
+                return sliced_digest(one, move.store_id, tables, pace, go_on)
+            except BaseException:
+                broken.set()
+                raise
+
         with ThreadPoolExecutor(2) as threads:
-            ours, theirs = threads.map(lambda one: whole_digest(one, move.store_id, tables), (here, there))
+            ours, theirs = threads.map(digest, (here, there))
         found = differences(ours, theirs, leaving.shard, arriving.shard)
         if found:
             raise MoveFailed(f"the copies differ: {'; '.join(found)}")

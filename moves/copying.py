@@ -1,22 +1,25 @@
-"""The first copy: every row of the store as of one snapshot, the one at which the slot begins."""
+"""The first copy: every row of the store as of one snapshot, the one at which the slot begins.
+
+It is read in one transaction, and written in many: a slice each, with a rest behind it (pace.py). What a slice writes
+to the log is what the next commit of somebody else waits for, so it is kept small.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 
 from psycopg.sql import SQL, Composable, Literal
 
+from moves.pace import Pace, SliceSize
 from moves.record import Move
 from moves.servers import DEADLINE_SECONDS
 from moves.side import Side
+from moves.slices import of_store, slices
 from moves.tables import Table
 from pools.connection import ShardConnection
 
-# A table of a large store takes its time, and both servers may be busy.
-COPY_SECONDS = 600.0
-# Rows between two reports.
-REPORT_ROWS = 2_000
+# Counting a large store's rows takes its time.
+COUNT_SECONDS = 600.0
 
 Report = Callable[[int, int], None]  # rows so far, rows in all
 
@@ -28,46 +31,59 @@ def copy_rows(
     tables: Sequence[Table],
     *,
     snapshot: str,
+    pace: Pace,
     report: Report,
 ) -> int:
     """Copy the store's rows, table after table; how many. `reader` is a connection to the source of its own.
 
-    `report` may raise, to stop it.
+    `report` is called after each slice, and may raise, to stop it.
     """
-    reader.deadline_seconds = target.connection.deadline_seconds = COPY_SECONDS
-    where = SQL("WHERE store_id = {}::uuid").format(Literal(str(move.store_id)))
     copied = 0
     with reader.transaction():
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         reader.execute(SQL("SET TRANSACTION SNAPSHOT {}").format(Literal(snapshot)))
-        reader.execute("SET LOCAL statement_timeout = 0")
         reader.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-        counts = [SQL("SELECT count(*) FROM {} {}").format(table.identifier, where) for table in tables]
-        total = sum((reader.execute(count).fetchone() or (0,))[0] for count in counts)
+        total = _count(move, reader, tables)
         report(0, total)
+        # A slice is read by the key's index, also where nobody has told the planner yet how large the table is.
+        reader.execute("SET LOCAL enable_seqscan = off")
         for table in tables:
-            with target.held():
-                target.run("SET LOCAL session_replication_role = replica")
-                target.run("SET LOCAL statement_timeout = 0")
-                target.run("SET LOCAL idle_in_transaction_session_timeout = '60s'")
-                # Closed at once where `report` raises: nothing else can be said on either connection before.
-                with closing(_copied(reader, target.connection, table, where)) as rows:
-                    for _ in rows:
-                        copied += 1
-                        if copied % REPORT_ROWS == 0:
-                            report(copied, total)
-    target.connection.deadline_seconds = DEADLINE_SECONDS
+            for rows in _copy_table(move, reader, target, table, pace):
+                copied += rows
+                report(copied, total)
     return copied
 
 
-def _copied(
-    reader: ShardConnection, writer: ShardConnection, table: Table, where: Composable
-) -> Generator[None, None, None]:
-    """One step a row."""
+def _count(move: Move, reader: ShardConnection, tables: Sequence[Table]) -> int:
+    reader.deadline_seconds = COUNT_SECONDS
+    reader.execute("SET LOCAL statement_timeout = 0")
+    where = of_store(move.store_id)
+    counts = [SQL("SELECT count(*) FROM {} WHERE {}").format(table.identifier, where) for table in tables]
+    total = sum((reader.execute(count).fetchone() or (0,))[0] for count in counts)
+    reader.deadline_seconds = DEADLINE_SECONDS
+    return int(total)
+
+
+def _copy_table(move: Move, reader: ShardConnection, target: Side, table: Table, pace: Pace) -> Iterator[int]:
+    """The rows of each slice, when it has been copied."""
+    size = SliceSize()
+    for where in slices(reader, table, move.store_id, size.next):
+        with pace.slice() as work:
+            rows, size_bytes = _copy_slice(reader, target, table, where)
+            work.rows = rows
+        size.weighed(rows, size_bytes)
+        yield rows
+
+
+def _copy_slice(reader: ShardConnection, target: Side, table: Table, where: Composable) -> tuple[int, int]:
+    """How many rows they were, and how many bytes."""
     columns = table.column_list()
-    out = SQL("COPY (SELECT {} FROM {} {}) TO STDOUT").format(columns, table.identifier, where)
+    out = SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(columns, table.identifier, where)
     into = SQL("COPY {} ({}) FROM STDIN").format(table.identifier, columns)
-    with reader.cursor().copy(out) as rows, writer.cursor().copy(into) as copy:
-        for row in rows:
-            copy.write(row)
-            yield
+    with reader.cursor().copy(out) as copy:
+        rows = [bytes(row) for row in copy]
+    lines = b"".join(rows)
+    if rows:
+        with target.copying(), target.connection.cursor().copy(into) as copy:
+            copy.write(lines)
+    return len(rows), len(lines)

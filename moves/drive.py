@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 
 from moves import replication
 from moves.baseline import Baseline, compare_whole
 from moves.copying import copy_rows
-from moves.errors import MoveCancelled, MoveFailed, MoveInterrupted
+from moves.errors import MarkLate, MoveCancelled, MoveFailed, MoveInterrupted
+from moves.pace import DELETED, SLICE_ROWS, Pace
 from moves.record import Kind, Move, Record, Resource
 from moves.replication import BACK, FORTH, Snapshot, name_of
 from moves.servers import Servers
 from moves.side import Side, Standing
+from moves.slices import slices
 from moves.switch import Handover, await_mark, complete, paused
 from moves.tables import Table, same_tables, tables_of
 
@@ -23,12 +25,13 @@ ATTEMPTS = 5
 # How often a switch is tried again that took too long, before the copy is thrown away with it.
 SWITCHES = 5
 SWITCH_PAUSE_SECONDS = 0.5
-# Who waits for less than this at the switch hardly notices; a busy store may never get below.
-CAUGHT_UP_SECONDS = 0.1
+# Who waits for less than this at the switch hardly notices. A busy store may never get below; behind the second,
+# writers would wait for too long.
+CAUGHT_UP_SECONDS, BEARABLE_SECONDS = 0.1, 0.5
 CATCH_UP_SECONDS = 600.0
 PATIENT_SECONDS = 10.0
-# Rows deleted by one statement, and the pause behind it: others shall not notice.
-BATCH_ROWS, BATCH_PAUSE_SECONDS = 500, 0.01
+# How long one mark is waited for, until it is looked whether to go on.
+MARK_SECONDS = 2.0
 REPORT_SECONDS = 0.2
 # What the step says of an attempt that came to nothing, before the reason.
 AGAIN = "begins again: "
@@ -40,11 +43,12 @@ Check = Callable[[], None]
 class Drive:
     """One move's next step. Its connections are its own, and closed with it."""
 
-    def __init__(self, servers: Servers, record: Record, move: Move, check: Check) -> None:
+    def __init__(self, servers: Servers, record: Record, move: Move, check: Check, pace: Pace) -> None:
         self._servers = servers
         self._record = record
         self._move = move
         self._check = check  # raises where this mover has to stop
+        self._pace = pace
         self._forth, self._back = name_of(move, FORTH), name_of(move, BACK)
         self._map = record.shard_map()
         self._opened = ExitStack()
@@ -94,8 +98,7 @@ class Drive:
     def _go(self) -> None:
         move, record = self._move, self._record
         here, there = self._side(move.from_shard, "home"), self._side(move.to_shard, "arriving")
-        home_row = here.home_row()
-        if here.standing != "home" or home_row is None:
+        if here.standing != "home" or here.home_row() is None:
             raise MoveFailed(f"the store does not live on {here.shard}")
         if there.standing != "arriving":
             raise MoveFailed(f"the store is {there.standing} on {there.shard} already")
@@ -111,7 +114,7 @@ class Drive:
         self._catch_up(here, there, self._forth, self._look)
         record.step(move, "verifying", "compares both sides")
         handover = Handover(record, move, here, there, self._forth, tables)
-        epoch, began, compared = self._switch(handover, home_row, self._look)
+        epoch, began, compared = self._switch(handover, self._look)
         complete(here, there, epoch)
         record.opened(move, "done", paused(began, compared))
         self._follow_back(here, there)
@@ -121,20 +124,25 @@ class Drive:
         replication.publish(record, move, here, self._forth, tables)
         record.register(move, Resource(here.shard, "slot", self._forth))
         record.register(move, Resource(there.shard, "rows", move.store_id.hex))
-        reported = 0.0
 
         def report(copied: int, total: int) -> None:
-            nonlocal reported
-            if time.monotonic() - reported > REPORT_SECONDS:
-                reported = time.monotonic()
-                self._look()
-                record.progress(move, rows_total=total, rows_copied=copied)
+            replication.check_slot(here, self._forth)  # lost, nothing of the copy is of use
+            record.step(move, "copying", f"copies its rows, {self._pace.says}")
+            record.progress(move, rows_total=total, rows_copied=copied)
 
         with (
             Snapshot(self._servers, self._map, here, self._forth) as snapshot,
             closing(self._servers.connect(self._map, here.shard)) as reader,
         ):
-            copied = copy_rows(move, reader, there, tables, snapshot=snapshot.id, report=report)
+            copied = copy_rows(
+                move,
+                reader,
+                there,
+                tables,
+                snapshot=snapshot.id,
+                pace=self._pace,
+                report=self._sometimes(report),
+            )
         record.progress(move, rows_total=copied, rows_copied=copied)
 
     def _subscribe(self, follower: Side, leader: Side, name: str, *, enabled: bool) -> None:
@@ -142,43 +150,55 @@ class Drive:
         replication.subscribe(self._record, self._move, follower, name, conninfo, enabled=enabled)
 
     def _catch_up(self, leader: Side, follower: Side, name: str, look: Check) -> None:
-        """Until what is written there arrives in about a moment, or it is clear that it will not."""
+        """Until what is written there arrives in about a moment.
+
+        Raises `MoveFailed` where it does not in all this time: another attempt would have to copy even more.
+        """
         began = time.monotonic()
         while True:
             look()
-            self._record.progress(self._move, lag_bytes=replication.lag_bytes(leader, name))
+            behind = replication.lag_bytes(leader, name)
+            self._record.progress(self._move, lag_bytes=behind)
             waited = time.monotonic() - began
-            try:
-                took = await_mark(leader, follower, name, PATIENT_SECONDS)
-            except MoveInterrupted:
-                replication.check(leader, follower, name)
-                if waited > CATCH_UP_SECONDS:
-                    raise
-            else:
-                if took < CAUGHT_UP_SECONDS or waited > PATIENT_SECONDS:
+            with suppress(MarkLate):
+                took = await_mark(leader, follower, name, MARK_SECONDS)
+                if took < CAUGHT_UP_SECONDS or (waited > PATIENT_SECONDS and took < BEARABLE_SECONDS):
                     return
+            if waited > CATCH_UP_SECONDS:
+                raise MoveFailed(
+                    f"the store is written faster than {follower.shard} follows: {behind or 0:,} bytes behind after"
+                    f" {waited:,.0f} s"
+                )
 
-    def _switch(self, handover: Handover, home_row: object, look: Check) -> tuple[int, float, float]:
-        handover = replace(handover, baseline=self._compare_whole(handover))
+    def _switch(self, handover: Handover, look: Check) -> tuple[int, float, float]:
+        handover = replace(handover, baseline=self._compare_whole(handover, look))
         for number in range(1, SWITCHES + 1):
             look()
             try:
-                return handover.run(home_row)
+                return handover.run(handover.leaving.home_row())
             except MoveInterrupted:
                 if number == SWITCHES:
                     raise
                 time.sleep(SWITCH_PAUSE_SECONDS * number)
         raise AssertionError("unreachable: the last one returns or raises")
 
-    def _compare_whole(self, handover: Handover) -> Baseline | None:
+    def _compare_whole(self, handover: Handover, look: Check) -> Baseline | None:
         leaving, arriving = handover.leaving, handover.arriving
+
+        def report(compared: int) -> None:
+            if self._move.is_undecided:
+                step = f"compares both sides, {self._pace.says}: {compared:,} rows"
+                self._record.step(self._move, "verifying", step)
+
         return compare_whole(
             self._move,
             leaving,
             arriving,
             handover.subscription,
-            tables=handover.compared_tables,
+            tables=handover.tables,
             connect=lambda shard: self._servers.connect(self._map, shard),
+            pace=self._pace,
+            report=self._sometimes(report, look),
         )
 
     def _follow_back(self, old: Side, new: Side) -> None:
@@ -204,13 +224,18 @@ class Drive:
 
     def _undo(self) -> None:
         move, record = self._move, self._record
-        here, there = self._side(move.from_shard, "departed"), self._side(move.to_shard, "home")
+        if not record.hold_undoing(move, "is taken back"):
+            return  # it has been after all
+        # What a mover that is gone may have begun: writes pass, also while the old home is away.
+        there = self._side(move.to_shard, "home")
+        there.unblock()
+        here = self._side(move.from_shard, "departed")
+        here.retract()
         handover = Handover(record, move, there, here, self._back, tables_of(there.connection))
         try:
-            handover.take_back()  # what a mover that is gone may have begun
             self._follow_back(here, there)
             self._catch_up(there, here, self._back, self._check)
-            epoch, began, compared = self._switch(handover, there.home_row(), self._check)
+            epoch, began, compared = self._switch(handover, self._check)
         except (MoveFailed, MoveInterrupted) as error:
             record.refuse_undo(move, f"it could not be undone: {error}")
             return
@@ -239,18 +264,18 @@ class Drive:
         move, record = self._move, self._record
         registered = record.resources(move)
         leaves: Standing = "arriving" if move.decided_epoch is None else "departed"
-        sides = {
-            shard: self._side(shard, leaves if shard == loser else "home")
-            for shard in sorted({resource.shard for resource in registered})
-        }
-        for side in sides.values():
-            if side.shard != loser:
+        sides = dict[str, Side]()
+        # Its home first: writes pass there, also while the other one is away.
+        for shard in sorted({resource.shard for resource in registered}, key=lambda shard: shard == loser):
+            sides[shard] = side = self._side(shard, leaves if shard == loser else "home")
+            if shard != loser:
                 side.unblock()
         for kind in ("subscription", "slot", "publication"):
             for resource in registered:
                 if resource.kind == kind:
                     self._drop(sides[resource.shard], kind, resource.name)
-        if loser in sides:
+        copied = move.decided_epoch is not None or Resource(loser, "rows", move.store_id.hex) in registered
+        if loser in sides and copied:
             self._delete_rows(sides[loser])
         for resource in registered:
             if resource.kind == "rows":
@@ -260,12 +285,17 @@ class Drive:
             record.forget(move, Resource(side.shard, "mark", move.store_id.hex))
 
     def _delete_rows(self, side: Side) -> None:
+        if self._record.home(self._move) == side.shard:
+            raise MoveInterrupted(f"the shard map leads to {side.shard}: its rows stay")
         if self._move.decided_epoch is not None:
             side.depart()  # it may not have heard of the decision
+        else:
+            side.retract()
         for table in tables_of(side.connection):
-            while side.delete_batch(table.name, BATCH_ROWS) == BATCH_ROWS:
+            for where in slices(side.connection, table, self._move.store_id, lambda: SLICE_ROWS):
                 self._check()
-                time.sleep(BATCH_PAUSE_SECONDS)
+                with self._pace.slice() as work:
+                    work.rows = DELETED * side.delete_batch(table, where)
 
     # Inside.
 
@@ -274,6 +304,19 @@ class Drive:
         self._check()
         if self._record.read(self._move).undo_asked:
             raise MoveCancelled(_TAKEN_BACK)
+
+    def _sometimes(self, report: Callable[..., None], look: Check | None = None) -> Callable[..., None]:
+        """`report`, a few times a second; before it, whether to go on."""
+        reported = 0.0
+
+        def maybe(*figures: int) -> None:
+            nonlocal reported
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                (look or self._look)()
+                report(*figures)
+
+        return maybe
 
     def _side(self, shard: str, standing: Standing) -> Side:
         """The store's side on a shard, claimed; `standing` is what it has where it had none."""

@@ -19,5 +19,9 @@ class MoveInterrupted(MarketplaceError):
     retryable = True
 
 
+class MarkLate(MoveInterrupted):
+    """What the source has written did not arrive in time; nothing else is wrong."""
+
+
 class MoveCancelled(MarketplaceError):
     """Somebody asked for the move to be taken back before its switch."""

@@ -22,6 +22,7 @@ from moves import replication
 from moves.drive import AGAIN, Drive
 from moves.errors import MoveInterrupted, MoverReplaced
 from moves.lease import Lease
+from moves.pace import Pace
 from moves.record import Move, Record
 from moves.servers import CatalogConnections, Servers
 from routing.catalog import Catalog
@@ -45,6 +46,7 @@ class Mover:
         self._connections = CatalogConnections(settings)
         self._catalog = Catalog(self._connections)
         self._servers = Servers(settings)
+        self._pace = Pace(settings.move_rows_per_second)
         self._stopping = threading.Event()
         self._running: dict[object, Future[None]] = {}
         self._watched: dict[object, float] = {}
@@ -143,7 +145,7 @@ class Mover:
 
     def _drive(self, record: Record, move: Move, check: Callable[[], None]) -> None:
         try:
-            with Drive(self._servers, record, move, check) as drive:
+            with Drive(self._servers, record, move, check, self._pace) as drive:
                 drive.advance()
         except MoverReplaced as error:
             logger.info("move %s is left to the next mover: %s", move.id, error)
@@ -166,8 +168,7 @@ class Mover:
         ):
             return
         try:
-            state = record.read(move).state
-            record.step(move, state, f"{AGAIN}{' '.join(str(error).split())}"[:200])
+            record.note(move, f"{AGAIN}{' '.join(str(error).split())}"[:200])
         except (psycopg.Error, MarketplaceError) as another:
             logger.info("move %s: %s", move.id, another)
 

@@ -107,9 +107,18 @@ class Record:
     def shard_map(self) -> ShardMap:
         return self.catalog.load().map
 
+    def home(self, move: Move) -> str:
+        """Where the shard map says that the store lives."""
+        shard_map, flags = self.catalog.load()
+        return shard_map.route(move.store_id, sharding=flags.sharding).shard
+
     def step(self, move: Move, state: State, step: str) -> None:
-        """Write down what is about to be done."""
+        """Write down what is about to be done, before the decision."""
         self._run("set_move_step", move, state=state, step=step)
+
+    def note(self, move: Move, step: str) -> None:
+        """Say what hinders it. Never its state: a decision that was in doubt may just be coming true."""
+        self._run("note_move_step", move, step=step)
 
     def progress(
         self,
@@ -125,10 +134,11 @@ class Record:
 
     def hold_undecided(self, move: Move, step: str) -> bool:
         """Whether it may be taken back: False where it was decided after all, as by a commit that was in doubt."""
-        with self._connection() as connection, connection.transaction():
-            self._hold_term(connection)
-            values = {"move_id": move.id, "step": step}
-            return connection.execute(query("hold_undecided_move").text, values).fetchone() is not None
+        return self._hold("hold_undecided_move", move, step)
+
+    def hold_undoing(self, move: Move, step: str) -> bool:
+        """Whether it is still to be undone: False where that was decided after all, as above."""
+        return self._hold("hold_undoing_move", move, step)
 
     def begin_attempt(self, move: Move, step: str) -> None:
         self._run("begin_move_attempt", move, step=step)
@@ -204,6 +214,12 @@ class Record:
         with self.catalog.connect() as connection:
             yield connection
 
+    def _hold(self, name: str, move: Move, step: str) -> bool:
+        with self._connection() as connection, connection.transaction():
+            self._hold_term(connection)
+            values = {"move_id": move.id, "step": step}
+            return connection.execute(query(name).text, values).fetchone() is not None
+
     def _run(self, name: str, move: Move, /, **values: object) -> None:
         with self._connection() as connection, connection.transaction():
             self._hold_term(connection)
@@ -223,13 +239,13 @@ def _pin_before(shard_map: ShardMap, move: Move) -> list[object] | None:
 def _pin(connection: CatalogConnection, shard_map: ShardMap, move: Move, home: str) -> None:
     """Make the map lead to `home`: by a pin, or by none where ranges and ring do it and nobody wished for one."""
     natural, _ = shard_map.unpinned(move.store_id)
-    stays = False
     if home == move.from_shard and move.decided_epoch is not None:
         wanted = move.source_pin is not None
-        stays = wanted and bool(move.source_pin and move.source_pin[1])
+        stays = move.source_pin is None or bool(move.source_pin[1])
     else:
         wanted = move.route == "pin"
-        stays = move.route == "stay"
+        # Also where ranges or ring have changed since somebody asked for the store to follow them.
+        stays = move.route in ("stay", "unpin")
     if wanted or natural != home:
         values = {"store": move.store_id, "shard": home, "stays": stays}
         connection.execute(query("set_pin").text, values)

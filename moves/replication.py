@@ -121,18 +121,16 @@ class Snapshot:
 
 
 def publish(record: Record, move: Move, side: Side, name: str, tables: Sequence[Table]) -> None:
-    """A publication of the store's rows, and of no others."""
+    """A publication of the store's rows, and of no others. Not of TRUNCATE, for which no filter holds: it would empty
+    the other shard's table of all stores."""
     record.register(move, Resource(side.shard, "publication", name))
     store = Literal(str(move.store_id))
-    parts = [
-        SQL("{} WHERE (store_id = {}::uuid)").format(table.identifier, store)
-        for table in tables
-        if table.is_replicated
-    ]
+    parts = [SQL("{} WHERE (store_id = {}::uuid)").format(table.identifier, store) for table in tables]
     parts.append(SQL("{} WHERE (id = {}::uuid)").format(MARKS, Literal(str(move.id))))
     with side.held():
         side.run("SET LOCAL lock_timeout = '3s'")
-        side.run(SQL("CREATE PUBLICATION {} FOR TABLE {}").format(Identifier(name), SQL(", ").join(parts)))
+        statement = SQL("CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert, update, delete')")
+        side.run(statement.format(Identifier(name), SQL(", ").join(parts)))
 
 
 def make_slot(record: Record, move: Move, side: Side, name: str) -> None:
@@ -170,8 +168,18 @@ def check(source: Side, target: Side, name: str) -> None:
         raise MoveFailed(
             f"{target.shard} could not apply a change: a row is there already, or is not; see the server's log"
         )
-    if source.run(_LOST, {"name": name}) is not False:
+    check_slot(source, name)
+
+
+def check_slot(source: Side, name: str) -> None:
+    """Raises `MoveInterrupted` where it is gone, or too much was written for the log to be kept for it."""
+    is_lost = source.run(_LOST, {"name": name})
+    if is_lost is None:
         raise MoveInterrupted(f"{source.shard} has lost the slot, as after a failover")
+    if is_lost:
+        raise MoveInterrupted(
+            f"{source.shard} was written more than it keeps for the slot (max_slot_wal_keep_size)"
+        )
 
 
 def lag_bytes(source: Side, name: str) -> int | None:

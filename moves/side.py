@@ -10,19 +10,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable
 from psycopg.sql import Literal as Quoted
 from psycopg.types.json import Jsonb
 
-from moves.errors import MoveInterrupted, MoverReplaced
+from moves.errors import MoveFailed, MoveInterrupted, MoverReplaced
 from moves.record import Move
+from moves.tables import Table
 from pools.connection import ShardConnection
 from routing.token import Position
 
 Standing = Literal["home", "blocked", "arriving", "departed"]
 
+# Where the store has its row in `stores` it lives, whatever the move says: nothing arrives there.
 _CLAIM = """
-INSERT INTO moving_stores (id, move_id, term, standing) VALUES (%(store)s, %(move)s, %(term)s, %(standing)s)
+INSERT INTO moving_stores (id, move_id, term, standing)
+SELECT %(store)s, %(move)s, %(term)s,
+    CASE WHEN EXISTS (SELECT FROM stores WHERE store_id = %(store)s) THEN 'home' ELSE %(standing)s END
 ON CONFLICT (id) DO UPDATE SET term = excluded.term
 WHERE moving_stores.move_id = excluded.move_id AND moving_stores.term <= excluded.term
 RETURNING standing
@@ -141,6 +145,13 @@ class Side:
 
     # Where it goes to.
 
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """A transaction in which rows of the store are written here as replication would."""
+        with self.held():
+            self._without_triggers()
+            yield
+
     def mark(self) -> int:
         """The last mark that has arrived."""
         return int(self.run("SELECT mark FROM move_marks WHERE id = %(move)s", self.values) or 0)
@@ -159,15 +170,17 @@ class Side:
     def prepare(self, home_row: Any) -> Position:
         """Be ready to be the store's home: all that was applied is confirmed by a replica. A position behind it.
 
-        From here on reads find the store; writes do not pass.
+        From here on reads find the store; writes do not pass. Raises `MoveFailed` where it does not become that row.
         """
         with self.held():
             self._without_triggers()
+            self.run("DELETE FROM stores WHERE store_id = %(store)s", self.values)
             self.run(
-                "INSERT INTO stores SELECT * FROM jsonb_populate_record(NULL::stores, %(row)s)"
-                " ON CONFLICT (store_id) DO NOTHING",
+                "INSERT INTO stores SELECT * FROM jsonb_populate_record(NULL::stores, %(row)s)",
                 {"row": Jsonb(home_row)},
             )
+            if self.home_row() != home_row:
+                raise MoveFailed("the copies differ: stores: 1 row, of other content")
             self._stand("arriving")
         timeline, lsn = self.connection.execute(_POSITION).fetchone() or (0, 0)
         return Position(self.connection.system_identifier, timeline, lsn)
@@ -175,35 +188,29 @@ class Side:
     def open(self, epoch: int) -> None:
         """Take writes, from maps of this epoch on."""
         with self.held():
-            self.run(
-                "UPDATE stores SET epoch = %(epoch)s WHERE store_id = %(store)s",
-                {**self.values, "epoch": epoch},
-            )
+            statement = "UPDATE stores SET epoch = %(epoch)s WHERE store_id = %(store)s RETURNING epoch"
+            if self.run(statement, {**self.values, "epoch": epoch}) is None:
+                raise MoveInterrupted(f"{self.shard} has lost the store's row")
             self._stand("home")
 
     def retract(self) -> None:
-        """It does not come back: what `prepare` did before the decision is taken back."""
+        """It does not come: what `prepare` did before the decision is taken back."""
         with self.held() as standing:
             if standing == "arriving":
                 self._without_triggers()
                 self.run("DELETE FROM stores WHERE store_id = %(store)s", self.values)
-                self._stand("departed")
 
     # Afterwards.
 
-    def delete_batch(self, table: str, rows: int) -> int:
-        """Delete some of the store's rows; how many. Refused where the store lives here."""
+    def delete_batch(self, table: Table, where: Composable) -> int:
+        """Delete those of the store's rows that meet a condition; how many. Refused where the store lives here."""
         with self.held() as standing:
             if standing not in ("arriving", "departed"):
                 raise MoveInterrupted(f"the store is {standing} on {self.shard}: its rows stay")
             self._without_triggers()
-            # One behind the other, without an order between tables: nobody reads them.
-            self.run("SET LOCAL synchronous_commit = local")
-            statement = SQL(
-                "DELETE FROM {table} WHERE ctid = ANY (ARRAY("
-                "SELECT ctid FROM {table} WHERE store_id = %(store)s LIMIT %(rows)s))"
-            ).format(table=Identifier("public", table))
-            return self.connection.execute(statement, {**self.values, "rows": rows}).rowcount
+            self.run("SET LOCAL enable_seqscan = off")
+            statement = SQL("DELETE FROM {} WHERE {}").format(table.identifier, where)
+            return self.connection.execute(statement).rowcount
 
     def forget(self) -> None:
         """Nothing of the move is left here."""

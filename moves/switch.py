@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,14 +19,15 @@ from uuid import UUID
 import psycopg
 from psycopg import errors as pg
 
-from errors import CommitInDoubt, StatementDeadline, Unavailable
+from errors import CommitInDoubt, MarketplaceError, StatementDeadline, Unavailable
 from moves import replication
 from moves.baseline import Baseline
-from moves.errors import MoveFailed, MoveInterrupted
+from moves.errors import MarkLate, MoveFailed, MoveInterrupted
 from moves.record import Move, Pause, Record
 from moves.side import Side
 from moves.tables import Table
 from moves.verification import digest_since, on_both, whole_digest
+from routing.token import Position
 
 logger = logging.getLogger("moves")
 
@@ -35,6 +37,8 @@ BLOCK_SECONDS = 3.0
 DRAIN_SECONDS = 1.0
 ARRIVE_SECONDS = 1.5
 DEPART_SECONDS = 1.0
+# For the target's commit, and the replica that confirms it: writers wait for both without end.
+PREPARE_SECONDS = 1.0
 # As long as a change of the map may take to reach every worker.
 OLD_MAPS_SECONDS = 1.0
 CHECK_SECONDS = 0.2
@@ -56,40 +60,51 @@ class Handover:
     def run(self, home_row: Any) -> tuple[int, float, float]:
         """Up to the decision: its epoch, when the block began, and the seconds that comparing took.
 
-        Raises `MoveFailed` where the sides differ, `MoveInterrupted` where it took too long; in both cases writes pass
-        again. What else goes wrong leaves them blocked, for the block's time at most, or until `recover`.
+        `home_row` is the store's row in `stores`. Raises `MoveFailed` where the sides differ, `MoveInterrupted` where
+        it took too long, and whatever else went wrong; in each case writes pass again, at once, unless it is the old
+        home that does not answer: then when the block is over.
         """
         began = time.monotonic()
         self.leaving.block(BLOCK_SECONDS)
         try:
-            self.leaving.drain(DRAIN_SECONDS)
-            await_mark(self.leaving, self.arriving, self.subscription, ARRIVE_SECONDS)
-            compared = time.monotonic()
-            self._compare()
-            compared = time.monotonic() - compared
+            compared = self._wait_and_compare(home_row)
             self.leaving.hold_block()
-            at = self.arriving.prepare(home_row)
-        except (MoveFailed, MoveInterrupted, pg.LockNotAvailable, pg.QueryCanceled) as error:
-            self.take_back()
-            if isinstance(error, psycopg.Error):
-                raise MoveInterrupted("the writes under way did not end in time") from error
-            raise
-        try:
+            at = self._prepare(home_row)
             epoch = self.record.decide(self.move, self.arriving.shard, at)
         except CommitInDoubt:
             raise  # whoever comes next looks which it was
-        except (MoveFailed, Unavailable) as error:
-            self.take_back()
-            if isinstance(error, Unavailable):
+        except Exception as error:
+            with suppress(psycopg.Error, MarketplaceError):
+                self.take_back()
+            if isinstance(error, pg.LockNotAvailable | pg.QueryCanceled):
+                raise MoveInterrupted("the writes under way did not end in time") from error
+            if isinstance(error, Unavailable) and not isinstance(error, StatementDeadline):
                 raise MoveInterrupted(error.detail) from error
             raise
         return epoch, began, compared
 
     def take_back(self) -> None:
-        """Nothing was decided: the store stays."""
+        """Nothing was decided: the store stays. Its writes first, whatever becomes of the other shard."""
         self.leaving.unblock()
-        if self.arriving.shard == self.move.from_shard:
-            self.arriving.retract()
+        self.arriving.retract()
+
+    def _wait_and_compare(self, home_row: Any) -> float:
+        """The seconds that comparing took."""
+        self.leaving.drain(DRAIN_SECONDS)
+        if self.leaving.home_row() != home_row:
+            raise MoveInterrupted("the store's own row has changed meanwhile")
+        await_mark(self.leaving, self.arriving, self.subscription, ARRIVE_SECONDS)
+        began = time.monotonic()
+        self._compare()
+        return time.monotonic() - began
+
+    def _prepare(self, home_row: Any) -> Position:
+        connection = self.arriving.connection
+        usual, connection.deadline_seconds = connection.deadline_seconds, PREPARE_SECONDS
+        try:
+            return self.arriving.prepare(home_row)
+        finally:
+            connection.deadline_seconds = usual
 
     def _compare(self) -> None:
         """What was written since the baseline; all of it where there is none, or where that makes a difference: it may
@@ -104,16 +119,7 @@ class Handover:
 
     @property
     def _rows(self) -> tuple[UUID, Sequence[Table]]:
-        return self.move.store_id, self.compared_tables
-
-    @property
-    def compared_tables(self) -> Sequence[Table]:
-        """While a move is undone the old home has no row in `stores` yet."""
-        return [table for table in self.tables if table.is_replicated or not self._is_undo]
-
-    @property
-    def _is_undo(self) -> bool:
-        return self.arriving.shard == self.move.from_shard
+        return self.move.store_id, self.tables
 
 
 def complete(leaving: Side, arriving: Side, epoch: int) -> None:
@@ -143,8 +149,9 @@ def await_mark(source: Side, target: Side, name: str, seconds: float) -> float:
             looked_at = now
             replication.check(source, target, name)
         if now - began > seconds:
-            raise MoveInterrupted(f"what {source.shard} has written did not arrive within {seconds:g} s")
-        time.sleep(_POLL_SECONDS)
+            raise MarkLate(f"what {source.shard} has written did not arrive within {seconds:g} s")
+        # Often while writers may wait for it; a subscriber that is far behind needs the processor more.
+        time.sleep(max(_POLL_SECONDS, (now - began) / 10))
     return time.monotonic() - began
 
 

@@ -18,6 +18,8 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Composed, Literal
 
+from moves.pace import COMPARED, COMPARED_ROWS, Pace
+from moves.slices import of_store, slices
 from moves.tables import Table
 from pools.connection import ShardConnection
 
@@ -27,18 +29,18 @@ _WHOLE = """
 SELECT count(*),
     coalesce(sum(hashint8extended(hash_record_extended({row}, 0), 0)), 0),
     coalesce(sum(hashint8extended(hash_record_extended({row}, 7305), 0)), 0)
-FROM {table} WHERE store_id = {store}::uuid
+FROM {table} WHERE {where}
 """
 # Most rows are older than all that ran at the snapshot, which costs one comparison each to know.
 _SINCE = """
 SELECT count(*),
-    coalesce(sum(hashint8extended(hash_record_extended({key}, 0), 0)), 0),
+    coalesce(sum({key_hash}), 0),
     count(*) FILTER (WHERE is_new),
     coalesce(sum(hashint8extended(hash_record_extended({row}, 0), 0)) FILTER (WHERE is_new), 0),
     coalesce(sum(hashint8extended(hash_record_extended({row}, 7305), 0)) FILTER (WHERE is_new), 0)
 FROM (
     SELECT *, CASE WHEN age(xmin) > {age} THEN false ELSE written_since(xmin, {since}::pg_snapshot) END AS is_new
-    FROM {table} WHERE store_id = {store}::uuid
+    FROM {table} WHERE {where}
 ) AS t
 """
 _AGE = "SELECT age((pg_snapshot_xmin(%(since)s::pg_snapshot)::text::bigint %% 4294967296)::text::xid)"
@@ -52,10 +54,36 @@ def whole_digest(connection: ShardConnection, store_id: UUID, tables: Sequence[T
     return {
         table.name: _read(
             connection,
-            SQL(_WHOLE).format(row=table.row(), table=table.identifier, store=Literal(str(store_id))),
+            SQL(_WHOLE).format(row=table.row(), table=table.identifier, where=of_store(store_id)),
         )
         for table in tables
     }
+
+
+def sliced_digest(
+    connection: ShardConnection,
+    store_id: UUID,
+    tables: Sequence[Table],
+    pace: Pace,
+    report: Callable[[int], None],
+) -> Digests:
+    """As `whole_digest`, a slice at a time, in a transaction of the caller's. `report` may raise, to stop it."""
+    connection.execute("SET LOCAL enable_seqscan = off")
+    found: Digests = {}
+    rows = 0
+    for table in tables:
+        total: Digest = (0, 0, 0)
+        for where in slices(connection, table, store_id, lambda: COMPARED_ROWS):
+            with pace.slice() as work:
+                some = _read(
+                    connection, SQL(_WHOLE).format(row=table.row(), table=table.identifier, where=where)
+                )
+                work.rows = COMPARED * int(some[0])
+            total = tuple(one + other for one, other in zip(total, some, strict=True))
+            rows += int(some[0])
+            report(rows)
+        found[table.name] = total
+    return found
 
 
 def digest_since(connection: ShardConnection, store_id: UUID, tables: Sequence[Table], since: str) -> Digests:
@@ -65,10 +93,10 @@ def digest_since(connection: ShardConnection, store_id: UUID, tables: Sequence[T
         table.name: _read(
             connection,
             SQL(_SINCE).format(
-                key=table.key_row(),
+                key_hash=table.key_hash(),
                 row=table.row(),
                 table=table.identifier,
-                store=Literal(str(store_id)),
+                where=of_store(store_id),
                 since=Literal(since),
                 age=Literal(age),
             ),

@@ -78,11 +78,14 @@ def find_move(catalog: Catalog, move_id: UUID) -> Move:
 def undo_move(catalog: Catalog, move_id: UUID) -> Move:
     """Ask for a move to be taken back: before its switch, or after it while there is time. Raises `NotFound`, and
     `Conflict` where it is too late."""
-    with catalog.connect() as connection:
+    find_move(catalog, move_id)
+    # Nobody asks for another move of the store meanwhile.
+    with catalog.decision() as connection:
         if not connection.execute(query("ask_to_undo").text, {"move_id": move_id}).fetchone():
             move = read_move(connection, move_id)
-            if move is None:
-                raise NotFound("There is no such move.")
+            assert move is not None
+            if move.tidied_at is None and (move.is_under_way or move.state == "done"):
+                raise Conflict("The store is on another move, and this one cannot be undone any more.")
             raise Conflict(f"The move is {move.state}, and cannot be undone any more.")
     return find_move(catalog, move_id)
 
@@ -128,11 +131,14 @@ def _check_shard(shard_map: ShardMap, name: str) -> None:
 def _refuse_on_the_move(connection: CatalogConnection, store_id: UUID) -> None:
     if connection.execute(query("find_move_under_way").text, {"store": store_id}).fetchone():
         raise _moving()
+    if connection.execute(query("find_undoing").text, {"store": store_id}).fetchone():
+        raise Conflict("The store's last move is being undone.")
 
 
 def _insert(
     connection: CatalogConnection, store_id: UUID, shards: tuple[str, str], route: str, undo_seconds: float
 ) -> Move:
+    _refuse_on_the_move(connection, store_id)
     move_id = ids.new_id()
     values = {"move_id": move_id, "store": store_id, "route": route, "undo_seconds": undo_seconds}
     values |= dict(zip(("from_shard", "to_shard"), shards, strict=True))

@@ -135,7 +135,7 @@ def service(databases: Databases) -> Iterator[Service]:
 
 
 @contextmanager
-def running_cluster(**topology: int) -> Iterator[Cluster]:
+def running_cluster(**topology: Any) -> Iterator[Cluster]:
     """A cluster in a temporary folder, without fsync; `topology` as `Topology` takes it."""
     _remove_abandoned()
     cluster = _new_cluster(Topology(**topology), made_before=_pristine(Topology(**topology)))
@@ -192,6 +192,7 @@ def fresh_databases(cluster: Cluster, **settings: Any) -> Iterator[Databases]:
             connection.execute(f'CREATE DATABASE "{clone}" TEMPLATE "{template}" STRATEGY wal_log')
     values = publish.settings_values(cluster) | {"DATABASE_NAME": name, "VAR": str(cluster.layout.var)}
     values["REDIS_PATIENCE_SECONDS"] = "0.5"  # on a busy machine a server that is well must not seem frozen
+    values["MOVE_ROWS_PER_SECOND"] = "0"  # nobody else is there to be spared
     values["CATALOG_DSN"] = make_conninfo(values["CATALOG_DSN"], dbname=f"{name}_catalog")
     try:
         yield Databases(replace(load(values), **settings), cluster)

@@ -72,9 +72,9 @@ class Stage:
     def scope(self, **fields: Any) -> Scope:
         return Scope(self.market.maps.current().flags, **fields)
 
-    def new_store(self, rows: int = 20) -> tuple[UUID, str]:
+    def new_store(self, rows: int = 20, store_id: UUID | None = None) -> tuple[UUID, str]:
         """A store with so many rows in every table, and its shard."""
-        scope, store_id = self.scope(), ids.new_id()
+        scope, store_id = self.scope(), store_id or ids.new_id()
         values = {"name": "Shop", "currency": "EUR", "key_id": ids.new_id(), "secret_hash": bytes(32)}
         self.market.router.create(
             scope, store_id, CREATE_STORE, values | {"created_at": ids.timestamp(store_id)}

@@ -55,6 +55,13 @@ SELECT pg_advisory_xact_lock(7305);
 -- Whoever makes a store holds this, beside others that make one: the map cannot change in between.
 SELECT pg_advisory_xact_lock_shared(7305);
 
+-- name: hold_epoch
+-- role: primary
+-- returns: one
+-- No change of the map commits before this transaction's end, for each raises this row; none that has is missed by what
+-- is read from here on. One row.
+SELECT epoch FROM map_state FOR UPDATE;
+
 -- name: set_lock_limits
 -- role: primary
 -- returns: one
@@ -109,6 +116,12 @@ SELECT
 -- returns: none
 -- All of them, before they are inserted anew: two nodes that swap ports would meet otherwise (unique host and port).
 DELETE FROM nodes;
+
+-- name: delete_nodes_of_shard
+-- role: primary
+-- returns: none
+-- The nodes of a shard that leaves. Reads the whole table: it is small.
+DELETE FROM nodes WHERE shard = %(shard)s;
 
 -- name: delete_shard
 -- role: primary

@@ -22,14 +22,21 @@ FROM moves WHERE id = %(move_id)s;
 -- role: primary
 -- returns: many
 -- What the mover has to do, in order of asking; moves_untidied serves it. `due`: its time for undoing is over, or another
--- move of the same store waits for it to be out of the way.
+-- move of the same store waits for it to be out of the way. A thousand at most: a range can ask for more at once, and the
+-- mover looks ten times a second.
 SELECT id, store_id, from_shard, to_shard, route, state, step, attempt, rows_total, rows_copied, lag_bytes,
     write_pause_ms, verify_ms, error, undo_seconds, undo_until, undo_asked, source_pin, decided_epoch, is_open,
     started_at, finished_at, tidied_at,
     undo_until IS NULL OR undo_until <= clock_timestamp() OR EXISTS (
         SELECT FROM moves AS n WHERE n.store_id = m.store_id AND n.tidied_at IS NULL AND n.id > m.id
     ) AS due
-FROM moves AS m WHERE tidied_at IS NULL ORDER BY id;
+FROM moves AS m WHERE tidied_at IS NULL ORDER BY id LIMIT 1000;
+
+-- name: count_untidied_moves
+-- role: primary
+-- returns: one
+-- How many moves still have something on a shard; moves_untidied serves it.
+SELECT count(*) FROM moves WHERE tidied_at IS NULL AND %(shard)s IN (from_shard, to_shard);
 
 -- name: has_work_for_mover
 -- role: primary
@@ -41,13 +48,20 @@ SELECT EXISTS (SELECT FROM moves WHERE tidied_at IS NULL)
 -- name: ask_to_undo
 -- role: primary
 -- returns: many
--- Has a move stopped before its switch, or undone after it, while there is time for that; else no row.
-UPDATE moves SET undo_asked = true
+-- Has a move stopped before its switch, or undone after it, while there is time for that and no later move of the store
+-- begins where this one has ended; else no row.
+UPDATE moves AS m SET undo_asked = true
 WHERE id = %(move_id)s AND tidied_at IS NULL AND (
     state IN ('copying', 'catching_up', 'verifying', 'switching')
     OR (state = 'done' AND undo_until > clock_timestamp())
-)
+) AND NOT EXISTS (SELECT FROM moves AS n WHERE n.store_id = m.store_id AND n.tidied_at IS NULL AND n.id > m.id)
 RETURNING id;
+
+-- name: find_undoing
+-- role: primary
+-- returns: many
+-- The store's move that is being undone, if one is; moves_untidied serves it.
+SELECT id FROM moves WHERE store_id = %(store)s AND tidied_at IS NULL AND undo_asked;
 
 -- name: take_mover_lease
 -- role: primary
@@ -80,8 +94,14 @@ SELECT term FROM mover WHERE term = %(term)s FOR SHARE;
 -- name: set_move_step
 -- role: primary
 -- returns: none
--- What the move is about to do.
-UPDATE moves SET state = %(state)s, step = %(step)s WHERE id = %(move_id)s;
+-- What the move is about to do, before the decision.
+UPDATE moves SET state = %(state)s, step = %(step)s WHERE id = %(move_id)s AND decided_epoch IS NULL;
+
+-- name: note_move_step
+-- role: primary
+-- returns: none
+-- What hinders the move.
+UPDATE moves SET step = %(step)s WHERE id = %(move_id)s;
 
 -- name: set_move_progress
 -- role: primary
@@ -99,6 +119,12 @@ WHERE id = %(move_id)s;
 -- committed, for that holds the row.
 UPDATE moves SET step = %(step)s WHERE id = %(move_id)s AND decided_epoch IS NULL RETURNING id;
 
+-- name: hold_undoing_move
+-- role: primary
+-- returns: many
+-- As hold_undecided_move, before a move that is done is undone: no row where that has been decided.
+UPDATE moves SET step = %(step)s WHERE id = %(move_id)s AND state = 'done' AND undo_asked AND is_open RETURNING id;
+
 -- name: begin_move_attempt
 -- role: primary
 -- returns: none
@@ -111,11 +137,14 @@ WHERE id = %(move_id)s AND decided_epoch IS NULL;
 -- name: decide_move
 -- role: primary
 -- returns: none
--- The decision, in one transaction with the map's new epoch.
+-- The decision, in one transaction with the map's new epoch. Whoever asked for the move to be taken back until now, when
+-- it was too late to stop, has it undone. With the rows that were copied goes the store's own.
 UPDATE moves
 SET state = %(state)s, step = %(step)s, decided_epoch = %(epoch)s, decided_at = clock_timestamp(), is_open = false,
     at_system_identifier = %(system_identifier)s, at_timeline = %(timeline)s, at_lsn = %(lsn)s,
-    source_pin = coalesce(source_pin, %(source_pin)s::json), undo_asked = false, lag_bytes = NULL
+    source_pin = coalesce(source_pin, %(source_pin)s::json), undo_asked = undo_asked AND %(state)s = 'switching',
+    rows_total = rows_total + (%(state)s = 'switching')::integer,
+    rows_copied = rows_copied + (%(state)s = 'switching')::integer, lag_bytes = NULL
 WHERE id = %(move_id)s;
 
 -- name: open_move

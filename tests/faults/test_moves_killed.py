@@ -84,7 +84,7 @@ def test_what_can_be_undone_replicates_back_whoever_began_it(place: Stage) -> No
 
 
 UNDOING = (
-    *("register", "claim", "register", "claim", "unblock", "retract"),
+    *("register", "claim", "unblock", "register", "claim", "retract"),
     *("drop", "forget", "drop", "forget", "enable", "drop", "forget", "write_mark", "write_mark"),
     *("block", "drain", "write_mark", "hold_block", "prepare", "decide", "depart", "open"),
 )

@@ -108,7 +108,9 @@ def test_what_cannot_be_applied_stops_the_move(place: Stage) -> None:
             move = until_state(place, place.ask(store_id, target), "verifying")
             customer = (store_id, "01890000-0000-7000-8000-000000000000", "a@example.com", "A", "x")
             insert = "INSERT INTO customers VALUES (%s, %s, %s, %s, %s, now())"
-            place.sql(target, insert, *customer)
+            with place.connect(target) as connection, connection.transaction():
+                connection.execute("SET LOCAL session_replication_role = replica")  # no store lives there yet
+                connection.execute(insert, customer)
             place.sql(source, insert, *customer)
         move = until_state(place, move, "failed", "done")
         finish(place)
