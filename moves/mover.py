@@ -126,11 +126,11 @@ class Mover:
         now = monotonic()
         copying = sum(1 for move in moves if move.is_undecided and move.id in self._running)
         undoable = sum(1 for move in moves if not move.is_undecided)
-        chosen, stores = [], set()
-        for move in moves:
-            is_first = move.store_id not in stores  # one store's moves, one after the other
-            stores.add(move.store_id)
-            if not is_first or move.id in self._running or self._pauses.get(move.id, (0.0, 0.0))[0] > now:
+        first = {move.store_id: move for move in reversed(moves)}  # one store's moves, one after the other
+        chosen = []
+        # Before others that stood in the middle of a switch: their writers may be waiting.
+        for move in sorted(first.values(), key=lambda move: (move.state != "verifying", move.id)):
+            if move.id in self._running or self._pauses.get(move.id, (0.0, 0.0))[0] > now:
                 continue
             if move.is_undecided:
                 if copying >= COPIES or undoable + copying >= UNDOABLE:

@@ -81,6 +81,11 @@ class Ground:
     def found(self, move: Move) -> Move:
         return find_move(self.catalog, move.id)
 
+    def is_moving(self) -> bool:
+        """Whether there is a mover."""
+        with self._catalog_connection() as connection:
+            return connection.execute("SELECT FROM live_mover").fetchone() is not None
+
     # Gates, see mover.py.
 
     def shut_gate(self, store: Store, deed: str, number: int) -> None:

@@ -54,6 +54,7 @@ class _Case:
 
 def play(ground: Ground, fault: Fault, steps: Sequence[Step], *, odd: bool = False) -> list[Outcome]:
     direction = fault.direction(ground.shards, odd=odd)
+    until(lambda: not ground.is_moving())  # the next mover lets as many stand as there are gates
     cases = []
     for step, store in zip(steps, ground.stores_on(direction.source, len(steps)), strict=True):
         ground.shut_gate(store, step.deed, step.number)
