@@ -5,7 +5,7 @@ slice of work comes a rest, so many times as long as the slice took. On a machin
 Where processors, disks or replicas are busy a slice takes longer, for it waits for what all others wait for too (one
 that is written, for a replica's disk), and the rests grow with it. Nobody has to say what busy means.
 
-https://github.com/github/gh-ost/blob/master/doc/throttle.md
+https://github.com/github/gh-ost, doc/throttle.md and doc/command-line-flags.md
 """
 
 from __future__ import annotations
