@@ -91,8 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checked = audit(servers, [now, *others], placed)
     failed = [reason for load in loads for reason in load.failed]
     print(report(moves, loads[0], loads[1:], watch))
+    requests = sum(len(load.samples) for load in loads)
+    server_errors = sum(": 5" in reason[:12] for reason in failed)
     print(
-        f"\n{len(moves)} moves; requests: {sum(len(load.samples) for load in loads)}, failed: {len(failed)}; {checked}"
+        f"\n{len(moves)} moves; requests: {requests}, failed: {len(failed)}, of them 5xx: {server_errors}; {checked}"
     )
     for reason in failed[:5]:
         print(f"  {reason}")
