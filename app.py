@@ -13,14 +13,14 @@ import config
 import logs
 from config import Settings
 from errors import ConfigurationError
-from handlers import admin, carts, customers, moves, orders, problems, products, serve, stores
+from handlers import admin, carts, customers, moves, orders, problems, products, ranges, serve, stores
 from handlers.bodies import READ_AT_MOST_BYTES
 from handlers.endpoint import ENDPOINTS
 from handlers.ops import Ops, blueprint
 from operations.marketplace import Marketplace
 
 # Importing a handlers' module declares its endpoints.
-HANDLERS = (stores, products, customers, carts, orders, admin, moves)
+HANDLERS = (stores, products, customers, carts, orders, admin, moves, ranges)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -53,6 +53,8 @@ class Settings:
     pool_size: int = 4
     pool_max_waiting: int = 500
     pool_timeout_seconds: float = 1.0
+    # How much of a pool one store may hold while others use it too. 1: all, but in turns; 0: first come, first served.
+    store_pool_share: float = 0.75
     replica_pool_size: int = 2
     # How old a replica may be for a reader who has written nothing: beyond either, it is not read from. What a token
     # asks for is seen in any case.
@@ -257,6 +259,8 @@ def _check(settings: Settings) -> None:
     parse_networks("TRUSTED_PROXIES", settings.trusted_proxies)
     for whom in ("session", "key", "address", "store"):
         parse_quota(f"RATE_LIMIT_{whom.upper()}", getattr(settings, f"rate_limit_{whom}"))
+    if not 0 <= settings.store_pool_share <= 1:
+        raise ConfigurationError("STORE_POOL_SHARE must be from 0 to 1")
     if settings.lock_ttl_seconds < 1:
         raise ConfigurationError(
             "LOCK_TTL_SECONDS must be 1 or more: a lock is looked after four times a second"

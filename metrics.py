@@ -104,6 +104,19 @@ _limiter_decisions = Counter(
     registry=_registry,
 )
 
+_pool_waits = Counter(
+    "pool_waits_total",
+    "Requests that found no connection free, by what came of it: served, timed_out, refused (the line was full, or "
+    "waiting hopeless), displaced (their place in a full line went to a store with fewer in it).",
+    ["pool", "outcome"],
+    registry=_registry,
+)
+_held_back = Counter(
+    "pool_held_back_total",
+    "Requests that had to wait although a connection was free: it was kept for other stores.",
+    ["pool"],
+    registry=_registry,
+)
 _locks = Counter(
     "lock_requests_total",
     "Locks asked for by what came of it: held, taken (by another), split (between several), unavailable (no quorum "
@@ -112,10 +125,19 @@ _locks = Counter(
     registry=_registry,
 )
 
+_stale_writes = Counter(
+    "stale_writes_total",
+    "Writes that a shard refused because the shard map of their worker was too old, and did nothing of: routed (sent "
+    "once more, by the next map), given_up (refused again, or there is no such store).",
+    ["outcome"],
+    registry=_registry,
+)
+
 # Made now, so that a scrape shows each of them at 0 before its first event.
 _cache = {name: _cache_requests.labels(name) for name in ("hit", "miss", "bypass")}
 _limiter = {name: _limiter_decisions.labels(name) for name in ("allowed", "limited", "unavailable")}
 _lock = {name: _locks.labels(name) for name in ("held", "taken", "split", "unavailable", "lost")}
+_stale_write = {outcome: _stale_writes.labels(outcome) for outcome in ("routed", "given_up")}
 
 # `labels()` builds and hashes a tuple under a lock; a request finds its two children here instead.
 _bound: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -180,6 +202,16 @@ def count_replica_read(node: str, outcome: str) -> None:
     _replica_reads.labels(node, outcome).inc()
 
 
+def count_pool_wait(pool: str, outcome: str) -> None:
+    """Count one wait for a connection; `outcome` is "served", "timed_out", "refused" or "displaced"."""
+    _pool_waits.labels(pool, outcome).inc()
+
+
+def count_held_back(pool: str) -> None:
+    """Count one request whose store had its part of the pool."""
+    _held_back.labels(pool).inc()
+
+
 def count_lost_write() -> None:
     """Count one read that asked for a write which no node has any more."""
     _lost_writes.inc()
@@ -198,6 +230,11 @@ def count_limiter(decision: str) -> None:
 def count_lock(outcome: str) -> None:
     """Count one lock asked for: "held", "taken", "split" or "unavailable"; "lost" where it was over too early."""
     _lock[outcome].inc()
+
+
+def count_stale_write(outcome: str) -> None:
+    """Count one write that was refused at the fence: "routed" anew, or "given_up"."""
+    _stale_write[outcome].inc()
 
 
 _pools_seen: set[str] = set()

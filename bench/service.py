@@ -29,13 +29,13 @@ class Service:
 
 
 @contextmanager
-def service(var: Path, **settings: str) -> Iterator[Service]:
+def service(var: Path, *, application: str = "app:create_app()", **settings: str) -> Iterator[Service]:
     """Until the block ends. `settings` are environment variables."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         own = {"VAR": str(var), "PORT": str(port), "METRICS_DIR": str(Path(folder) / "metrics")}
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:create_app()"]
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application]
         with log.open("w") as output:
             environment = {**os.environ, **own, **settings}
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)

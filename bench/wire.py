@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 _BODILESS = (204, 304)
+
+Request = tuple[str, str, Mapping[str, str], Any]  # method, path, headers, body
 
 
 class DroppedError(Exception):
@@ -56,23 +58,36 @@ class Wire:
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Any = None
     ) -> Answer:
         """One answer. `body` is sent as JSON. Raises `DroppedError`."""
+        return self.pipeline([(method, path, headers or {}, body)])[0]
+
+    def pipeline(self, requests: Sequence[Request]) -> list[Answer]:
+        """Send them all, then take the answers, which come in the same order. Raises `DroppedError`."""
+        sent = b"".join(map(self._written, requests))
+        answers: list[Answer] = []
+        try:
+            connection, rest = self._connected(), b""
+            connection.sendall(sent)
+            for _ in requests:
+                answer, rest = _receive(connection, rest)
+                answers.append(answer)
+        except (OSError, ValueError) as error:
+            self.close()
+            method, path, *_ = requests[len(answers)]
+            raise DroppedError(f"{method} {path}: {error}") from error
+        self._left -= len(requests)
+        if answers[-1].headers.get("connection", "").lower() == "close" or self._left == 0:
+            self.close()
+        return answers
+
+    def _written(self, request: Request) -> bytes:
+        method, path, headers, body = request
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         content = b""
         if body is not None:
             content = json.dumps(body).encode()
             lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
-        try:
-            connection = self._connected()
-            connection.sendall("\r\n".join([*lines, "\r\n"]).encode() + content)
-            answer = _receive(connection)
-        except (OSError, ValueError) as error:
-            self.close()
-            raise DroppedError(f"{method} {path}: {error}") from error
-        self._left -= 1
-        if answer.headers.get("connection", "").lower() == "close" or self._left == 0:
-            self.close()
-        return answer
+        return "\r\n".join([*lines, "\r\n"]).encode() + content
 
     @property
     def port(self) -> int:
@@ -100,9 +115,11 @@ class Wire:
         return self._socket
 
 
-def _receive(connection: socket.socket) -> Answer:
-    """Raises `OSError` where the connection ends, `ValueError` where this is no answer."""
-    received = b""
+def _receive(connection: socket.socket, received: bytes) -> tuple[Answer, bytes]:
+    """An answer, of which this much was received before, and what has come behind it.
+
+    Raises `OSError` where the connection ends, `ValueError` where this is no answer.
+    """
     while (end := received.find(b"\r\n\r\n")) < 0:
         received += _some(connection)
     status_line, *lines = received[:end].decode("latin-1").split("\r\n")
@@ -113,13 +130,13 @@ def _receive(connection: socket.socket) -> Answer:
         headers[name.lower()] = value.strip()
     body = received[end + 4 :]
     if status in _BODILESS:
-        return Answer(status, headers, b"")
+        return Answer(status, headers, b""), body
     if "content-length" not in headers:
         raise ValueError("an answer without a Content-Length")
     length = int(headers["content-length"])
     while len(body) < length:
         body += _some(connection)
-    return Answer(status, headers, body)
+    return Answer(status, headers, body[:length]), body[length:]
 
 
 def _some(connection: socket.socket) -> bytes:

@@ -52,7 +52,11 @@ class Cluster:
 
     def shard_dsn(self, shard_map: ShardMap, shard: str) -> str:
         """To the node of the shard that accepts writes."""
-        return self._conninfo([node for node in shard_map.nodes if node.shard == shard], "read-write")
+        return self.group_dsn([node for node in shard_map.nodes if node.shard == shard])
+
+    def group_dsn(self, nodes: Sequence[Node]) -> str:
+        """To the one of these that accepts writes."""
+        return self._conninfo(nodes, "read-write")
 
     def catalog_dsn(self) -> str:
         """To the catalog's node that accepts writes, in the same role as the shards."""
@@ -63,6 +67,11 @@ class Cluster:
         """To this node, whatever its role."""
         return self._conninfo([node], "any")
 
+    def service_dsn(self, node: Node) -> str:
+        """To this node, in the service's own role."""
+        user, password = self.settings.database_user, self.settings.database_password
+        return make_conninfo(self.node_dsn(node), user=user, password=password)
+
     def psql_url(self, node: Node) -> str:
         """What `psql` takes; it holds a password."""
         user, password = self._role()
@@ -72,7 +81,10 @@ class Cluster:
 
     def stores_of(self, shard_map: ShardMap, shard: str) -> Sequence[UUID]:
         """The stores that live on a shard now."""
-        with psycopg.connect(self.shard_dsn(shard_map, shard), autocommit=True) as connection:
+        return self.stores_at(self.shard_dsn(shard_map, shard))
+
+    def stores_at(self, dsn: str) -> Sequence[UUID]:
+        with psycopg.connect(dsn, autocommit=True) as connection:
             return [store_id for (store_id,) in connection.execute(sql.query("list_store_ids").text)]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""`flask shards move`, `undo`, `gather` and `mover`: one store to another shard, with a look at how far it is."""
+"""`flask shards move`, `undo` and `mover`: one store to another shard, with a look at how far it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event
 from uuid import UUID
 
@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import logs
 from commands.cluster import Cluster, open_cluster
-from commands.terminal import LINE_SECONDS, Failure, plain_errors, progress
-from errors import Conflict, NotFound
+from commands.terminal import LINE_SECONDS, Failure, plain_errors
+from errors import NotFound
 from moves.mover import Mover
 from moves.process import MoverProcess
 from moves.record import Move
@@ -27,10 +27,10 @@ from sql import query
 
 _LOOK_SECONDS = 0.1
 _MOVER_SECONDS = 1.0
+# A service that runs finds what is asked for within this; a mover of this command's own would tie the command down.
+_SERVICE_SECONDS = 2.0
 # A mover of somebody else's takes over within this, where there is one.
 _PATIENCE_SECONDS = 10.0
-# Moves that are asked for at one time: more than the mover drives at once, so that it never waits.
-_AT_ONCE = 4
 
 Show = Callable[[Move], None]
 
@@ -46,10 +46,10 @@ def move_command(store_id: UUID, shard: str) -> None:
     runs, the next mover does. Fails where the store stays where it was.
     """
     cluster = open_cluster()
-    _check_store(cluster, store_id)
+    check_store(cluster, store_id)
     move = move_store(cluster.catalog, store_id, shard, cluster.settings.move_undo_seconds)
-    with _driven(cluster) as process:
-        move = _follow(cluster, process, move, lambda found: found.finished_at is not None)
+    with driven(cluster) as process:
+        move = follow(cluster, process, move, lambda found: found.finished_at is not None)
         if move.state != "done":
             raise Failure(f"{store_id} stays on {move.from_shard}: {move.error}")
         pause = (
@@ -67,62 +67,13 @@ def undo_command(move_id: UUID) -> None:
     """Take the move MOVE_ID back: before its switch, or after it while there is time. No write is lost."""
     cluster = open_cluster()
     move = undo_move(cluster.catalog, move_id)
-    with _driven(cluster) as process:
-        move = _follow(
+    with driven(cluster) as process:
+        move = follow(
             cluster, process, move, lambda found: found.state == "rolled_back" or not found.undo_asked
         )
         if move.state != "rolled_back":
             raise Failure(f"{move.store_id} stays on {move.to_shard}: {move.error}")
         click.echo(f"{move.store_id} lives on {move.from_shard} again.")
-
-
-@click.command("gather")
-@plain_errors
-def gather_command() -> None:
-    """Have every store live on the first shard, as the flag `sharding` asks before it goes off.
-
-    A few at a time, while they are read and written; none of it can be undone. Stopped, it goes on when it is run
-    again.
-    """
-    cluster = open_cluster()
-    shard_map, flags = cluster.snapshot()
-    first, gathered, failed = shard_map.first_shard, 0, dict[UUID, str]()
-    with _driven(cluster) as process:
-        while flags.sharding and (left := [store for store in _elsewhere(cluster) if store not in failed]):
-            with progress("Gathering", len(left)) as advance:
-                for move in _move_all(cluster, process, left, first):
-                    advance(1)
-                    gathered += move.state == "done"
-                    if move.state != "done":
-                        failed[move.store_id] = str(move.error)
-    if failed:
-        reasons = "; ".join(f"{store}: {reason}" for store, reason in failed.items())
-        raise Failure(f"{gathered} stores gathered, {len(failed)} stay where they were: {reasons}")
-    click.echo(f"Every store lives on {first}: {gathered} moved there.")
-
-
-def _elsewhere(cluster: Cluster) -> list[UUID]:
-    """The stores that do not live on the first shard now."""
-    shard_map = cluster.snapshot().map
-    others = [shard.name for shard in shard_map.shards if shard.name != shard_map.first_shard]
-    return [store for shard in others for store in cluster.stores_of(shard_map, shard)]
-
-
-def _move_all(cluster: Cluster, process: MoverProcess, stores: list[UUID], shard: str) -> Iterator[Move]:
-    """Each move when it is over. A store that somebody else moves meanwhile is left to the next look."""
-    waiting, asked, looked = list(stores), list[UUID](), 0.0
-    while waiting or asked:
-        while waiting and len(asked) < _AT_ONCE:
-            with suppress(Conflict):
-                asked.append(move_store(cluster.catalog, waiting.pop(), shard, 0.0, stays=True).id)
-        if (now := time.monotonic()) - looked > _MOVER_SECONDS:
-            process.look()
-            looked = now
-        for move in [find_move(cluster.catalog, move_id) for move_id in asked]:
-            if move.tidied_at is not None:
-                asked.remove(move.id)
-                yield move
-        time.sleep(_LOOK_SECONDS)
 
 
 @click.command("mover")
@@ -162,7 +113,7 @@ def mover_command(check: bool) -> None:
         stopping.wait(_MOVER_SECONDS)
 
 
-def _check_store(cluster: Cluster, store_id: UUID) -> None:
+def check_store(cluster: Cluster, store_id: UUID) -> None:
     """Raises `NotFound` where there is no such store."""
     shard_map, flags = cluster.snapshot()
     home = shard_map.route(store_id, sharding=flags.sharding).shard
@@ -172,7 +123,7 @@ def _check_store(cluster: Cluster, store_id: UUID) -> None:
 
 
 @contextmanager
-def _driven(cluster: Cluster) -> Iterator[MoverProcess]:
+def driven(cluster: Cluster) -> Iterator[MoverProcess]:
     """A mover of this command's own where nobody else's drives; then it is waited for, until nothing is left to do."""
     process = MoverProcess(cluster.settings, cluster.catalog)
     try:
@@ -187,9 +138,10 @@ def _driven(cluster: Cluster) -> Iterator[MoverProcess]:
         process.stop()
 
 
-def _follow(cluster: Cluster, process: MoverProcess, move: Move, is_over: Callable[[Move], bool]) -> Move:
+def follow(cluster: Cluster, process: MoverProcess, move: Move, is_over: Callable[[Move], bool]) -> Move:
     """Show the move until it is over."""
-    asked, looked = time.monotonic(), 0.0
+    asked = time.monotonic()
+    looked = asked + _SERVICE_SECONDS - _MOVER_SECONDS
     with _shown() as show:
         while True:
             if (now := time.monotonic()) - looked > _MOVER_SECONDS:

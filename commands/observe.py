@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import psycopg
 
 import sql
 from commands.cluster import Cluster
 from commands.terminal import error_text
-from errors import StatementDeadline
+from errors import MarketplaceError, StatementDeadline
+from operations.load import Load, read_load
 from operations.topology import ObservedPool, pool_name
 from pools.connection import ShardConnection
 from pools.node import Node, NodeState, Role
@@ -117,6 +121,24 @@ def observe(cluster: Cluster, shard_map: ShardMap) -> Observation:
     with ThreadPoolExecutor(max(1, len(nodes)), "observe") as threads:
         looks = threads.map(lambda node: _look(cluster.node_dsn(node), node), nodes)
         return Observation({look.node.name: look for look in looks})
+
+
+def ask_load(cluster: Cluster) -> Load | None:
+    """What the workers have reported; None where the catalog's primary does not say so in time."""
+    answers: SimpleQueue[Load | None] = SimpleQueue()
+
+    def ask() -> None:
+        load = None
+        with suppress(psycopg.Error, MarketplaceError):
+            load = read_load(cluster.catalog)
+        answers.put(load)
+
+    # A daemon: the command ends without waiting for a node that is frozen.
+    Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=PATIENCE_SECONDS)
+    except Empty:
+        return None
 
 
 def _look(dsn: str, node: Node) -> Look:

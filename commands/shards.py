@@ -1,4 +1,4 @@
-"""`flask shards status` and `flask shards migrate`; failover and moves have files of their own."""
+"""`flask shards status` and `flask shards migrate`; failover, moves and growth have files of their own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import click
 
 from commands.cluster import Cluster, open_cluster
 from commands.failover import failover_command
-from commands.moves import gather_command, move_command, mover_command, undo_command
-from commands.observe import Observation, observe
+from commands.growth import add_command, remove_command
+from commands.moves import move_command, mover_command, undo_command
+from commands.observe import Observation, ask_load, observe
+from commands.rebalance import rebalance_command
+from commands.relocate import gather_command
+from commands.routes import drop_range_command, pin_command, ranges_command, set_range_command, unpin_command
 from commands.terminal import Failure, plain_errors, print_table
 from operations.topology import topology
+from routing.catalog import Snapshot
 from routing.shard_map import ShardMap
 from sql import CATALOG_MIGRATIONS, MIGRATIONS
 from sql.drift import drift
@@ -25,7 +30,21 @@ def shards_group() -> None:
     """The shards, their nodes and their schema."""
 
 
-for command in (failover_command, move_command, undo_command, gather_command, mover_command):
+for command in (
+    add_command,
+    remove_command,
+    failover_command,
+    move_command,
+    undo_command,
+    rebalance_command,
+    ranges_command,
+    set_range_command,
+    drop_range_command,
+    pin_command,
+    unpin_command,
+    gather_command,
+    mover_command,
+):
     shards_group.add_command(command)
 
 
@@ -42,13 +61,15 @@ def status_command(as_json: bool) -> None:
 
     Of two nodes that accept writes, the one on the newer timeline is primary; the other is `unknown`.
     The pool is what the server sees of it: connections, and idle ones. A node that does not answer within a
-    few seconds is `unknown`. Then what there is to say of the schema: migrations that are missing, changes by
+    few seconds is `unknown`. Then the stores that take most of their shard's time, as all workers have counted them
+    lately. Then what there is to say of the schema: migrations that are missing, changes by
     hand, shards that differ. Fails where a shard has no primary.
     """
     cluster = open_cluster()
-    shard_map = cluster.snapshot().map
+    snapshot = cluster.snapshot()
+    shard_map = snapshot.map
     seen = observe(cluster, shard_map)
-    document = _document(cluster, shard_map, seen)
+    document = _document(cluster, snapshot, seen)
     document["schema"] = _schema_warnings(cluster, shard_map, seen)
     if as_json:
         click.echo(json.dumps(document, indent=2))
@@ -99,9 +120,11 @@ def _schema_warnings(cluster: Cluster, shard_map: ShardMap, seen: Observation) -
     return drift(shards, MIGRATIONS)
 
 
-def _document(cluster: Cluster, shard_map: ShardMap, seen: Observation) -> dict[str, Any]:
+def _document(cluster: Cluster, snapshot: Snapshot, seen: Observation) -> dict[str, Any]:
+    shard_map, sharding = snapshot.map, snapshot.flags.sharding
     stores = {shard.name: seen.stores(shard.name) for shard in shard_map.shards}
-    document = topology(shard_map, seen.states(), seen.gauges(), stores)
+    load = ask_load(cluster)
+    document = topology(shard_map, seen.states(), seen.gauges(), stores, load, sharding=sharding)
     nodes = {node.name: node for node in shard_map.nodes}
     for shard in document["shards"]:
         for node in shard["nodes"]:
@@ -120,6 +143,10 @@ def _print(document: dict[str, Any], seen: Observation) -> None:
     print_table(
         ("node", "role", "healthy", "timeline", "LSN", "lag bytes", "lag s", "pool", "idle"),
         [_node_row(node) for shard in document["shards"] for node in shard["nodes"]],
+    )
+    print_table(
+        ("store", "shard", "requests/s", "statements/s", "PostgreSQL ms/s", "share of its shard"),
+        _hot_rows(document),
     )
     for warning in document["schema"] or ["as the migrations left it"]:
         click.echo(f"schema: {warning}")
@@ -145,6 +172,23 @@ def _node_row(node: dict[str, Any]) -> tuple[str, ...]:
         _or_unknown(node["pool"]["size"]),
         _or_unknown(node["pool"]["available"]),
     )
+
+
+def _hot_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The stores that take most of their shard's time; nothing where no worker has reported lately."""
+    found = [(hot, shard["name"]) for shard in document["shards"] for hot in shard["hot_stores"] or ()]
+    found.sort(key=lambda each: -each[0]["postgres_ms_per_second"])
+    return [
+        (
+            hot["store_id"],
+            shard,
+            f"{hot['requests_per_second']:.1f}",
+            f"{hot['statements_per_second']:.1f}",
+            f"{hot['postgres_ms_per_second']:.1f}",
+            f"{hot['share']:.1%}",
+        )
+        for hot, shard in found
+    ]
 
 
 def _or_unknown(value: object) -> str:

@@ -52,6 +52,10 @@ def _run(options: argparse.Namespace, var: Path, environ: Mapping[str, str]) -> 
     if options.command == "start":
         say(control.start(layout, options.name, environ))
         return 0
+    if options.command in ("add-shard", "remove-shard"):
+        change = control.add_shard if options.command == "add-shard" else control.remove_shard
+        say(change(layout, options.name, environ, say))
+        return 0
     say({"down": control.down, "clean": control.clean, "status": control.status}[options.command](layout))
     return 0
 
@@ -91,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         "start", help="start one server again that has died; as a replica, if it was failed over"
     )
     start.add_argument("name", help="such as shard-0-b, redis or lock-0")
+    for name, about in (
+        ("add-shard", "make and start the servers of one more shard (flask shards add has it join)"),
+        ("remove-shard", "stop and delete the servers of a shard that flask shards remove has emptied"),
+    ):
+        commands.add_parser(name, help=about).add_argument("name", help="such as shard-2")
     psql = commands.add_parser("psql", help="open psql on a node, as administrator")
     psql.add_argument("node", help="such as shard-0-b, or shard-0-primary for whichever is primary now")
     psql.add_argument("arguments", nargs=argparse.REMAINDER, help="for psql, after those of $PSQL_ARGS")

@@ -50,12 +50,24 @@ def migrate_everything(postgres: Postgres, primaries: Sequence[PostgresNode]) ->
 
 
 def register(postgres: Postgres, catalog_primary: PostgresNode, nodes: Sequence[PostgresNode]) -> None:
-    """Tell the catalog which shards there are and where their nodes listen; assign the ring the first time."""
+    """Tell the catalog where the shards' nodes listen; assign the ring the first time.
+
+    A shard that it does not know by then takes nothing: `flask shards add` has it join.
+    """
     shards: dict[str, list[Node]] = {}
     for node in nodes:
         shards.setdefault(node.shard, []).append(Node(node.name, node.shard, HOST, node.port))
-    catalog = Catalog(lambda: postgres.connect(catalog_primary, CATALOG_DATABASE))
+    catalog = _catalog(postgres, catalog_primary)
     catalog.register_shards([NewShard(name, 1.0, members) for name, members in shards.items()])
+
+
+def registered(postgres: Postgres, catalog_primary: PostgresNode) -> set[str]:
+    """The names of the shards in the catalog."""
+    return {shard.name for shard in _catalog(postgres, catalog_primary).load().map.shards}
+
+
+def _catalog(postgres: Postgres, primary: PostgresNode) -> Catalog:
+    return Catalog(lambda: postgres.connect(primary, CATALOG_DATABASE))
 
 
 def administrator_dsn(postgres: Postgres, node: PostgresNode, database: str) -> str:

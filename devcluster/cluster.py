@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
@@ -15,6 +14,7 @@ from typing import Any, Self
 from devcluster import (
     bootstrap,
     credentials,
+    growth,
     lineage,
     postgres,
     programs,
@@ -28,7 +28,7 @@ from devcluster.account import server_account
 from devcluster.errors import ClusterError, Interrupted, OffLineage
 from devcluster.layout import Layout
 from devcluster.processes import Launcher
-from devcluster.topology import HOST, PostgresNode, Topology, ValkeyNode
+from devcluster.topology import PostgresNode, Topology, ValkeyNode, port_is_free
 
 # Less than one segment of WAL: no server starts, whatever it says of it.
 _FULL_BYTES = 16 * 1024 * 1024
@@ -72,7 +72,13 @@ class Cluster:
             raise ClusterError(f"nothing runs in {layout.var}: make up starts it")
         started = json.loads(layout.topology.read_text())
         topology = Topology(**started.pop("topology"))
-        return cls(layout.var, topology, **started, environ=environ)
+        cluster = cls(layout.var, topology, **started, environ=environ)
+        cluster.reload()
+        return cluster
+
+    def reload(self) -> None:
+        """Take in which shards were added and taken away, by this process or another."""
+        self.topology = growth.applied(self.topology, growth.read(self.layout))
 
     def __enter__(self) -> Self:
         try:
@@ -89,6 +95,7 @@ class Cluster:
         """Hold the data folder, start every server, migrate, and say in `$VAR` where everything is."""
         self.hold()
         self.layout.make()
+        self.reload()
         self.programs = programs.find(self.layout, self.environ)
         self.report(
             f"PostgreSQL {self.programs.postgres_version}, Valkey {self.programs.valkey_version}, "
@@ -96,11 +103,12 @@ class Cluster:
         )
         self._mend()
         self._check_ports()
-        self._prepare()
+        self.prepare()
         servers = list(self.topology)
         # A worker for each server: a shard's waits for its replicas', and must not take their place.
         with ThreadPoolExecutor(len(servers), thread_name_prefix="devcluster") as pool:
-            shards = [pool.submit(self._start_shard, pool, shard) for shard in self.topology.shard_names]
+            groups = [self.topology.nodes(shard) for shard in self.topology.shard_names]
+            shards = [pool.submit(self.start_shard, pool, nodes) for nodes in groups]
             self._gather(
                 [*shards, *(pool.submit(self.valkey.start, node) for node in self.topology.valkeys())]
             )
@@ -133,17 +141,19 @@ class Cluster:
 
     def primary(self, shard: str) -> PostgresNode:
         """The node of a shard that is primary by what lies on disk. The newest timeline wins."""
-        nodes = {node.name: node for node in self.topology.nodes(shard)}
-        folders = {name: self.postgres.folder(node) for name, node in nodes.items()}
-        return nodes[lineage.primary(shard, folders)]
+        return self._primary(self.topology.nodes(shard))
+
+    def _primary(self, nodes: Sequence[PostgresNode]) -> PostgresNode:
+        named = {node.name: node for node in nodes}
+        folders = {name: self.postgres.folder(node) for name, node in named.items()}
+        return named[lineage.primary(nodes[0].shard, folders)]
 
     def start_server(self, name: str) -> None:
         """Start one server that has died, in a cluster that runs; as a replica, if it was failed over meanwhile.
 
         Raises `ClusterError` where it runs.
         """
-        self.programs = programs.find(self.layout, self.environ)
-        self._prepare()
+        self.prepare()
         nodes = {node.name: node for node in self.topology}
         if name not in nodes:
             raise ClusterError(f"there is no server {name}: it is one of {', '.join(nodes)}")
@@ -152,7 +162,7 @@ class Cluster:
         if node in standing.left_behind(self.postgres, siblings):
             self.rejoin(name)
             return
-        if not _port_is_free(node.port):
+        if not port_is_free(node.port):
             raise ClusterError(f"{name} runs already, or something else has its port {node.port}")
         if isinstance(node, ValkeyNode):
             with self.layout.occupied(name):
@@ -167,23 +177,26 @@ class Cluster:
         rejoin.bring_back(self.postgres, node, self.topology.nodes(node.shard), self.report)
         publish.processes(self)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Know the programs and passwords that servers are started with."""
+        self.programs = programs.find(self.layout, self.environ)
         names = [node.name for node in self.topology.valkeys()]
         self.credentials = credentials.load(self.layout, names, self.environ)
         shared = (self.layout, self.programs, self.launcher, self.credentials.passwords, self.durable)
         self.postgres = postgres.Postgres(*shared)
         self.valkey = valkey.Valkey(*shared)
 
-    def _start_shard(self, pool: ThreadPoolExecutor, shard: str) -> None:
-        nodes = self.topology.nodes(shard)
+    def start_shard(self, pool: ThreadPoolExecutor, nodes: Sequence[PostgresNode]) -> None:
+        """Start a shard's servers, each made where it is not yet, the replicas side by side."""
         made = [node for node in nodes if self.postgres.made(node)]
         for node in made:
             self.postgres.check_version(node)
         if not made:
             self.postgres.make_primary(nodes[0])
-        primary = self.primary(shard)
+        primary = self._primary(nodes)
         self.postgres.start(primary, nodes)
-        catalog = [bootstrap.CATALOG_DATABASE] if shard == self.topology.shard_names[0] else []
+        first = self.topology.shard_names[0]
+        catalog = [bootstrap.CATALOG_DATABASE] if primary.shard == first else []
         bootstrap.make_roles_and_databases(self.postgres, primary, [bootstrap.SHARD_DATABASE, *catalog])
         self.postgres.prepare_slots(primary, nodes)
         others = [node for node in nodes if node != primary]
@@ -234,13 +247,14 @@ class Cluster:
             _delete(path)
 
     def _check_ports(self) -> None:
+        growth.find_ports(self)
         for node in self.topology:
-            if not _port_is_free(node.port):
+            if not port_is_free(node.port):
                 raise ClusterError(
                     f"port {node.port}, for {node.name}, is taken: set CLUSTER_PORT (now "
                     f"{self.topology.first_port}) to the first of {len(self.topology)} free ports"
                 )
-        if not _port_is_free(self.http_port):
+        if not port_is_free(self.http_port):
             raise ClusterError(f"port {self.http_port}, for the service, is taken: set PORT to a free one")
 
 
@@ -253,15 +267,3 @@ def _delete(path: Path) -> None:
 
 def _names(nodes: Sequence[PostgresNode]) -> str:
     return ", ".join(node.name for node in nodes)
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do: connections of an earlier run that are still fading do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen()  # only this tells on every system that another socket listens
-        except OSError:
-            return False
-        return True

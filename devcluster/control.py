@@ -1,4 +1,4 @@
-"""`down`, `clean`, `status`, `psql`, `start`: commands on a cluster that another process supervises, or none."""
+"""Commands on a cluster that another process supervises, or none: all of them but `up`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from devcluster import lineage, programs, removal, shutdown
+from devcluster import growth, lineage, programs, removal, shutdown
 from devcluster.account import server_account
 from devcluster.bootstrap import SHARD_DATABASE
 from devcluster.cluster import Cluster
@@ -71,6 +71,31 @@ def start(layout: Layout, name: str, environ: Mapping[str, str]) -> str:
     """Start one server that has died, of a cluster that runs. Its supervisor stops it with the others."""
     Cluster.running(layout, environ).start_server(name)
     return f"{name} runs"
+
+
+def add_shard(layout: Layout, name: str, environ: Mapping[str, str], report: Callable[[str], object]) -> str:
+    """Make and start the servers of one more shard, of a cluster that runs. The shard map does not know them yet."""
+    cluster = _interruptible(layout, environ, report)
+    growth.add(cluster, name)
+    return f"{name} has {', '.join(node.name for node in cluster.topology.nodes(name))}"
+
+
+def remove_shard(
+    layout: Layout, name: str, environ: Mapping[str, str], report: Callable[[str], object]
+) -> str:
+    """Stop the servers of a shard that the shard map does not know any more, and delete their data."""
+    if not growth.remove(_interruptible(layout, environ, report), name):
+        raise ClusterError(f"there is no server of {name}")
+    return f"stopped the servers of {name} and deleted their data"
+
+
+def _interruptible(layout: Layout, environ: Mapping[str, str], report: Callable[[str], object]) -> Cluster:
+    """The running cluster. A signal then ends what is under way in order."""
+    cluster = Cluster.running(layout, environ)
+    cluster.report = report
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: cluster.launcher.interrupt())
+    return cluster
 
 
 def described(layout: Layout) -> list[dict[str, Any]]:

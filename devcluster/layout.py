@@ -11,7 +11,8 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from devcluster.errors import ClusterError, NotYet
 # The first that root can write to. Not /tmp: it is emptied at every boot.
 _ELSEWHERE = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - what lies there is used only if it is ours
 _FOLDER_NAME = "infinite-scaling"
+# Between two looks whether the process that makes or takes away a shard is done.
+_GROWING_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,10 @@ class Layout:
     @property
     def topology(self) -> Path:
         return self.var / "topology.json"
+
+    @property
+    def shards(self) -> Path:
+        return self.var / removal.SHARDS
 
     @property
     def operator_token(self) -> Path:
@@ -174,6 +181,30 @@ class Layout:
         with open(os.open(self.records / ".publish.lock", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    @contextmanager
+    def growing(self, wait: Callable[[int], object]) -> Iterator[None]:
+        """Be the one who makes or takes away a shard's servers. While another process is, `wait` gets its pid, time and
+        again; what it raises ends the waiting."""
+        self.records.mkdir(mode=0o700, exist_ok=True)
+        with open(os.open(self.records / ".growth.lock", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    wait(int(file.read().strip() or 0))
+                    time.sleep(_GROWING_SECONDS)
+                else:
+                    break
+            file.truncate(0)
+            file.seek(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)  # a number that another process gets later
 
     def holder(self) -> int | None:
         """The pid of the process that holds this cluster now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -47,16 +47,18 @@ def settings(cluster: Cluster) -> None:
 
 
 def topology(cluster: Cluster) -> None:
-    """Write down what `Cluster` was started with, for `restored` in another process."""
-    value = {"topology": asdict(cluster.topology), "http_port": cluster.http_port, "durable": cluster.durable}
+    """Write down what `Cluster` was started with, for `Cluster.running` in another process."""
+    first = asdict(replace(cluster.topology, grown=(), absent=()))  # growth.py keeps these
+    value = {"topology": first, "http_port": cluster.http_port, "durable": cluster.durable}
     write_private(cluster.layout.topology, json.dumps(value) + "\n")
 
 
 def processes(cluster: Cluster) -> None:
     """Write `$VAR/cluster.json`: what was started and is not stopped."""
-    nodes = {node.name: node for node in cluster.topology}
     described = []
     with cluster.layout.publishing():
+        cluster.reload()
+        nodes = {node.name: node for node in cluster.topology}
         for process in cluster.launcher.recorded():
             node = nodes.get(process.name)
             port = node.port if node else cluster.http_port

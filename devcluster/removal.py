@@ -7,6 +7,7 @@ with the names that the cluster gives are; a folder goes last, and only when it 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from contextlib import suppress
@@ -16,6 +17,8 @@ from devcluster.errors import ClusterError
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Which shards were added and taken away (growth.py). Their servers' names stand in it, so they go first.
+SHARDS = "shards.json"
 # What the cluster and the service write into `$VAR`, `data` apart.
 _OWN_ENTRIES = (
     "log",
@@ -25,6 +28,7 @@ _OWN_ENTRIES = (
     "settings.json",
     "cluster.json",
     "topology.json",
+    SHARDS,
     "operator-token",
     "demo.json",
     "demo-keys.jsonl",
@@ -51,7 +55,7 @@ def remove(var: Path, elsewhere: Path | None) -> list[Path]:
     check_removable(var)
     pointer = var / "data"
     if pointer.is_dir():
-        _remove_servers(pointer.resolve())
+        _remove_servers(pointer.resolve(), _grown(var))
     if elsewhere is not None:
         check_elsewhere(elsewhere)
         shutil.rmtree(elsewhere)
@@ -78,9 +82,17 @@ def check_elsewhere(folder: Path) -> None:
         raise ClusterError(f"{folder} was not made for a cluster: nothing was deleted")
 
 
-def _remove_servers(data: Path) -> None:
+def _grown(var: Path) -> set[str]:
+    """The names of the shards that were added. Without a readable file none, and what is theirs is left alone."""
+    with suppress(OSError, ValueError):
+        return set(json.loads((var / SHARDS).read_text()))
+    return set()
+
+
+def _remove_servers(data: Path, grown: set[str]) -> None:
     for path in list(data.iterdir()):
-        if _SERVER_FOLDER.fullmatch(path.name):
+        shard, _, letter = path.name.rpartition("-")
+        if _SERVER_FOLDER.fullmatch(path.name) or (shard in grown and re.fullmatch("[a-z]", letter)):
             _delete(path)
 
 

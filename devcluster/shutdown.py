@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from devcluster.processes import Launcher, Process, start_mark
 # gunicorn first finishes the requests in flight, which its own graceful timeout bounds.
 HTTP_STOP_SIGNALS = ((signal.SIGTERM, 35.0), (signal.SIGQUIT, 2.0), (signal.SIGKILL, 5.0))
 _WORKERS_SECONDS = 2.0
+# Longer than it takes to stop a new shard's servers.
+_GROWTH_SECONDS = 40.0
 _POSTGRES_PROGRAMS = frozenset({"postgres", "pg_basebackup", "pg_rewind"})
 _PROGRAMS = _POSTGRES_PROGRAMS | {"valkey-server", "redis-server"}
 
@@ -57,6 +60,23 @@ def stop(layout: Layout, launcher: Launcher) -> None:
 
     A primary that stops waits until its replicas have all of its WAL, so they go after it.
     """
+    with layout.growing(_Interruption().ask):
+        _stop(layout, launcher)
+
+
+class _Interruption:
+    """Has whoever makes or takes away a shard's servers give up, so that none is started behind this."""
+
+    def __init__(self) -> None:
+        self._kill_at = time.monotonic() + _GROWTH_SECONDS
+
+    def ask(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            if pid:
+                os.kill(pid, signal.SIGTERM if time.monotonic() < self._kill_at else signal.SIGKILL)
+
+
+def _stop(layout: Layout, launcher: Launcher) -> None:
     running = leftovers(layout, launcher)
     launcher.thaw(running)  # all before any: a primary would wait for a replica that is frozen
     databases = [process for process in running if process.kind == "postgres"]

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from devcluster import demo, publish
+from devcluster import demo, growth, publish
 from devcluster.cluster import Cluster
 from devcluster.errors import ClusterError, Interrupted
 from devcluster.processes import Process
@@ -155,10 +155,14 @@ def _watch(cluster: Cluster, http: Process | None, stopping: StopRequest, watch:
     """
     told: set[Process] = set()
     while not stopping.wait(_WATCH_SECONDS):
+        cluster.reload()
+        watch.follow()
         for process in cluster.launcher.recorded():
             if process in told or cluster.launcher.alive(process) or process.name in watch.busy:
                 continue
             if process not in cluster.launcher.recorded():  # brought back meanwhile
+                continue
+            if growth.is_unfinished(cluster.layout, process.name):  # stopped on purpose
                 continue
             told.add(process)
             log = cluster.layout.log(process.name)

@@ -6,7 +6,7 @@ A server that has died and was not failed over stays down: whoever kills one wan
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class _Looks:
 
 
 class Watch:
-    """A thread for each shard, from entry to exit; what is under way at the exit is finished.
+    """A thread for each shard, from entry (or when it was added) to exit; what is under way at the exit is finished.
 
     `busy` has the names of the servers that are being brought back: they are stopped on purpose.
     """
@@ -76,27 +76,31 @@ class Watch:
         self.busy: set[str] = set()
         self._cluster = cluster
         self._ending = Event()
-        self._troubles = {node.name: _Trouble() for node in cluster.topology.nodes()}
-        self._threads = [
-            Thread(target=self._keep, args=(shard,), name=f"watch-{shard}", daemon=True)
-            for shard in cluster.topology.shard_names
-        ]
+        self._troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
+        self._threads: dict[str, Thread] = {}
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self.follow()
         return self
+
+    def follow(self) -> None:
+        """Watch what was added, and no more what was taken away."""
+        for shard in self._cluster.topology.shard_names:
+            if shard not in self._threads or not self._threads[shard].is_alive():
+                thread = Thread(target=self._keep, args=(shard,), name=f"watch-{shard}", daemon=True)
+                self._threads[shard] = thread
+                thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
         deadline = time.monotonic() + _END_SECONDS
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _keep(self, shard: str) -> None:
         nodes = self._cluster.topology.nodes(shard)
         looks = _Looks(self._cluster, nodes)
-        while not self._ending.wait(_LOOK_SECONDS):
+        while not self._ending.wait(_LOOK_SECONDS) and shard in self._cluster.topology.shard_names:
             with suppress(OSError):  # a folder that is renamed at this moment
                 for node in looks.found():
                     if time.monotonic() >= self._troubles[node.name].due:

@@ -46,12 +46,14 @@ def change_flag(call: Call, name: str) -> Answer:
 
 @endpoint("GET", "/v1/admin/topology", who="operator", answer=Topology)
 def read_topology(call: Call) -> Answer:
-    """Read which shards and nodes there are and how they are."""
+    """Read which shards and nodes there are, how they are, and which stores take most of each shard's time."""
     parts = call.marketplace
     states = parts.replay.states()
     gauges = {pool.name: pool.gauge() for pool in parts.pools.pools()}
     stores = parts.count_stores(parts.router.shards())
-    return json_answer(topology(parts.maps.current().map, states, gauges, stores))
+    load, snapshot = parts.read_load(), parts.maps.current()
+    sharding = snapshot.flags.sharding
+    return json_answer(topology(snapshot.map, states, gauges, stores, load, sharding=sharding))
 
 
 @endpoint("GET", "/v1/admin/stores/{store_id}/route", who="operator", answer=StoreRoute, errors=(NotFound,))

@@ -34,6 +34,7 @@ class Endpoint:
     answer: Any = None  # the answer's Struct, for the document: its bytes are built by PostgreSQL
     answer_headers: tuple[str, ...] = ()
     accepted: Any = None  # as `answer`, where it may also answer 202: what was begun
+    accepted_headers: tuple[str, ...] = ("Location",)
     other_statuses: tuple[int, ...] = field(default=())  # further ones without a problem: 304
     errors: tuple[type[ApiError], ...] = ()
 

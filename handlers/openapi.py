@@ -178,7 +178,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Json]:
         responses[str(status)] = _success(endpoint, status, endpoint.answer)
     if endpoint.accepted is not None:
         begun = _success(endpoint, HTTPStatus.ACCEPTED, endpoint.accepted)
-        begun["headers"]["Location"] = reference("headers", "Location")
+        begun["headers"] |= {name: reference("headers", name) for name in endpoint.accepted_headers}
         responses[str(int(HTTPStatus.ACCEPTED))] = begun
     problems: dict[int, list[type[ApiError]]] = {}
     for error in dict.fromkeys((*_usual_errors(endpoint), *endpoint.errors)):

@@ -36,6 +36,7 @@ SECURITY_SCHEMES = {
 EXAMPLES: dict[str, Json] = {
     "FlagChange": {"enabled": True},
     "NewMove": {"store_id": "01990000-0000-7000-8000-000000000000", "to_shard": "shard-2"},
+    "NewRange": {"high": "ffffffff-ffff-ffff-ffff-ffffffffffff", "shard": "shard-2"},
     "NewProduct": {"title": "Blue Mug", "description": "Holds 30 cl.", "price": 1250, "stock": 40},
     "ProductPatch": {"price": 1150},
 }
@@ -84,6 +85,7 @@ PARAMETERS: dict[str, Json] = {
     "product_id": _path_id("product_id", "The product."),
     "order_id": _path_id("order_id", "The order."),
     "move_id": _path_id("move_id", "The move."),
+    "low": _path_id("low", "The first id of the range."),
     "key_id": _path_id("key_id", "The merchant key's id, not the key."),
     "name": {
         "name": "name",

@@ -126,6 +126,11 @@ class PinChange(Body):
     shard: ShardName
 
 
+class NewRange(Body):
+    high: Annotated[UUID, Meta(description="Where the range ends; this id is not in it any more.")]
+    shard: ShardName
+
+
 # Queries
 
 Limit = Annotated[int, Meta(ge=1, le=100, description="Things a page.")]
@@ -269,11 +274,20 @@ class NodeStatus(Struct):
     pool: PoolState
 
 
+class HotStore(Struct):
+    store_id: UUID
+    requests_per_second: float
+    statements_per_second: float
+    postgres_ms_per_second: float
+    share: float
+
+
 class ShardStatus(Struct):
     name: str
     stores: int | None
     share: float
     nodes: list[NodeStatus]
+    hot_stores: list[HotStore] | None
 
 
 class Topology(Struct):
@@ -285,6 +299,17 @@ class StoreRoute(Struct):
     shard: str
     reason: Literal["ring", "range", "pin", "sharding-off"]
     epoch: int
+
+
+class RangeStatus(Struct):
+    low: UUID
+    high: Annotated[UUID, Meta(description="Not in the range any more.")]
+    shard: str
+    moving: Annotated[int, Meta(description="Stores of it that do not live where they belong yet.")]
+
+
+class RangeList(Struct):
+    data: list[RangeStatus]
 
 
 class MoveStatus(Struct):

@@ -61,6 +61,8 @@ def _view(declared: Endpoint, marketplace: Marketplace, limits: Limits) -> Calla
         ids: dict[str, Any] = {
             name: value if name == "name" else _uuid(value) for name, value in path.items()
         }
+        if about_a_store:
+            scope.store_id = ids["store_id"]
         call = Call(
             marketplace=marketplace,
             scope=scope,
@@ -74,7 +76,7 @@ def _view(declared: Endpoint, marketplace: Marketplace, limits: Limits) -> Calla
     def view(**path: str) -> Response:
         g.route = declared.path
         scope = g.scope = Scope(marketplace.maps.current().flags)
-        g.keep = marketplace.memory.keep
+        g.keep, g.count = marketplace.memory.keep, marketplace.load.count
         _see_earlier_writes(scope, marketplace)
         if scope.flags.rate_limit:
             store_id = path["store_id"] if about_a_store else None
@@ -161,6 +163,10 @@ def _finish(response: Response) -> Response:
     if scope is not None:
         g.keep(scope)
         _tell(scope, response)
+        if (
+            response.status_code != HTTPStatus.TOO_MANY_REQUESTS
+        ):  # what is refused for its rate is nobody's load
+            g.count(scope)
     seconds = perf_counter() - g.started
     metrics.observe_request(request.method, route, response.status_code, seconds)
     logs.access(

@@ -55,6 +55,7 @@ def list_stores(call: Call) -> Answer:
     """List all stores, newest first, gathered from every shard."""
     page = stores.list_stores(
         call.marketplace.router,
+        call.marketplace.maps,
         call.marketplace.cursors,
         call.scope,
         limit=call.query.limit,

@@ -33,6 +33,8 @@ PATIENT_SECONDS = 10.0
 # How long one mark is waited for, until it is looked whether to go on.
 MARK_SECONDS = 2.0
 REPORT_SECONDS = 0.2
+# What the step says of an attempt that came to nothing, before the reason.
+AGAIN = "begins again: "
 _TAKEN_BACK = "taken back before the switch"
 
 Check = Callable[[], None]
@@ -68,6 +70,8 @@ class Drive:
             self._undo()
         elif move.due:
             self._tidy()
+        elif move.state == "done":
+            self._watch()
 
     # Forth.
 
@@ -82,7 +86,8 @@ class Drive:
         elif move.attempt >= ATTEMPTS:
             record.failed(move, f"it came to nothing {move.attempt} times: {move.step}")
         else:
-            record.begin_attempt(move, "copies its rows")
+            why = move.step.removeprefix(AGAIN) if move.step.startswith(AGAIN) else ""
+            record.begin_attempt(move, f"copies its rows again: {why}" if why else "copies its rows")
             try:
                 self._go()
             except MoveCancelled:
@@ -199,8 +204,9 @@ class Drive:
         """What came forth has come; from here on the new home replicates back."""
         self._drop(new, "subscription", self._forth)
         self._drop(old, "slot", self._forth)
-        self._drop(old, "publication", self._forth)
         replication.enable(old, self._back)
+        # Last: while it is registered, this was not done to its end.
+        self._drop(old, "publication", self._forth)
 
     def _complete(self) -> None:
         """It was decided, by somebody who is gone: only forward."""
@@ -234,6 +240,17 @@ class Drive:
             return
         complete(there, here, epoch)
         record.opened(move, "rolled_back", paused(began, compared))
+
+    def _watch(self) -> None:
+        """It can be undone, unless a failover has taken what that needs: then nobody is to think so."""
+        move = self._move
+        here, there = self._side(move.from_shard, "departed"), self._side(move.to_shard, "home")
+        if any(resource.name == self._forth for resource in self._record.resources(move)):
+            self._follow_back(here, there)
+        try:
+            replication.check(there, here, self._back)
+        except (MoveFailed, MoveInterrupted) as error:
+            self._record.refuse_undo(move, f"it cannot be undone any more: {error}")
 
     def _tidy(self) -> None:
         """Nothing more is to be undone: the copy where the store does not live goes."""

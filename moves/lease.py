@@ -18,6 +18,7 @@ import psycopg
 from errors import Unavailable
 from moves.errors import MoverReplaced
 from moves.servers import CatalogConnections
+from pools.connection import ShardConnection
 from sql import query
 
 logger = logging.getLogger("moves")
@@ -34,24 +35,34 @@ class Lease:
         self._catalog = catalog
         self._over = threading.Event()
         self._lasts_until = 0.0
-        self._guard: psycopg.Connection[tuple[object, ...]] | None = None
+        self._guard: ShardConnection | None = None
         self._thread = threading.Thread(target=self._keep, name="mover-lease", daemon=True)
         self.term = 0
 
     def take(self) -> bool:
         """Become the mover. False while another one is, or a migration runs."""
         self._guard = connection = self._catalog.new()
+        try:
+            taken = self._take(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if not taken:
+            connection.close()
+            return False
+        self._thread.start()
+        return True
+
+    def _take(self, connection: ShardConnection) -> bool:
         (admitted,) = connection.execute(query("lock_out_migrations").text).fetchone() or (False,)
         holder = f"{socket.gethostname()}/{os.getpid()}"
         asked = monotonic()
         values = {"holder": holder, "seconds": LEASE_SECONDS}
         row = connection.execute(query("take_mover_lease").text, values).fetchone() if admitted else None
         if row is None:
-            connection.close()
             return False
         self.term = row[0]
         self._lasts_until = asked + LEASE_SECONDS
-        self._thread.start()
         return True
 
     def check(self) -> None:
@@ -75,13 +86,14 @@ class Lease:
     def _keep(self) -> None:
         while not self._over.wait(RENEW_SECONDS):
             asked = monotonic()
+            values = {"term": self.term, "seconds": LEASE_SECONDS}
+            assert self._guard is not None
             try:
-                with self._catalog() as connection:
-                    values = {"term": self.term, "seconds": LEASE_SECONDS}
-                    row = connection.execute(query("renew_mover_lease").text, values).fetchone()
+                # By this very connection: with it goes the lock that keeps migrations out.
+                row = self._guard.execute(query("renew_mover_lease").text, values).fetchone()
             except (psycopg.Error, Unavailable) as error:
                 logger.warning("the mover's lease could not be renewed: %s", error)
-                continue
+                row = None
             if row is None:
                 self._over.set()
                 return

@@ -10,14 +10,16 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 import psycopg
 
 from config import Settings
-from errors import MarketplaceError, StatementDeadline
+from errors import MarketplaceError, StatementDeadline, Unavailable
 from moves import replication
-from moves.drive import Drive
+from moves.drive import AGAIN, Drive
 from moves.errors import MoveInterrupted, MoverReplaced
 from moves.lease import Lease
 from moves.pace import Pace
@@ -32,6 +34,8 @@ COPIES = 2
 # Each replicates back while it can be undone, which takes a slot and two processes.
 UNDOABLE = 6
 POLL_SECONDS = 0.1
+# Between two looks whether a move that can be undone still can.
+WATCH_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 5.0
 
 
@@ -45,6 +49,7 @@ class Mover:
         self._pace = Pace(settings.move_rows_per_second)
         self._stopping = threading.Event()
         self._running: dict[object, Future[None]] = {}
+        self._watched: dict[object, float] = {}
         self._pauses: dict[object, tuple[float, float]] = {}  # move -> until when, and how long the next is
 
     def stop(self) -> None:
@@ -53,28 +58,41 @@ class Mover:
 
     def run(self) -> bool:
         """Until there is nothing left to do. False where another mover does it."""
-        lease = Lease(self._connections)
         try:
-            if not lease.take():
-                return False
-            try:
-                self._run(lease)
-            except MoverReplaced as error:
-                logger.warning("stopped driving moves: %s", error)
-                return False
-            finally:
-                lease.release()
+            lease = self._take()
+            while lease is not None:
+                try:
+                    self._run(lease)
+                except MoverReplaced as error:
+                    logger.warning("stopped driving moves: %s", error)
+                else:
+                    return True
+                finally:
+                    lease.release()
+                # The catalog was away, or another mover has taken over: then that one goes on.
+                lease = self._take_when_it_answers()
         finally:
             self._connections.close()
-        return True
+        return False
+
+    def _take(self) -> Lease | None:
+        lease = Lease(self._connections)
+        return lease if lease.take() else None
+
+    def _take_when_it_answers(self) -> Lease | None:
+        while not self._stopping.wait(POLL_SECONDS):
+            with suppress(psycopg.Error, Unavailable):
+                return self._take()
+        return None
 
     def _run(self, lease: Lease) -> None:
         record = Record(self._catalog, lease.term)
-        self._drop_strays(record)
+        ended = threading.Event()
+        searched = False
 
         def check() -> None:
             lease.check()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or ended.is_set():
                 raise MoverReplaced("the mover is stopping")
 
         with ThreadPoolExecutor(COPIES + UNDOABLE, thread_name_prefix="move") as threads:
@@ -82,14 +100,18 @@ class Mover:
                 while not self._stopping.is_set():
                     lease.check()
                     moves = self._untidied(record)
-                    if not moves and not self._running:
-                        return
+                    if moves == [] and not self._running:
+                        if searched:
+                            return
+                        searched = True
+                        self._drop_strays(record)
+                        continue  # something may have been asked for meanwhile
                     for move in self._next(moves or []):
                         self._running[move.id] = threads.submit(self._drive, record, move, check)
                     self._stopping.wait(POLL_SECONDS)
                     self._running = {move: one for move, one in self._running.items() if not one.done()}
             finally:
-                self._stopping.set()  # for the threads
+                ended.set()
 
     def _untidied(self, record: Record) -> list[Move] | None:
         """None where the catalog does not say."""
@@ -104,18 +126,20 @@ class Mover:
         now = monotonic()
         copying = sum(1 for move in moves if move.is_undecided and move.id in self._running)
         undoable = sum(1 for move in moves if not move.is_undecided)
-        chosen, stores = [], set()
-        for move in moves:
-            is_first = move.store_id not in stores  # one store's moves, one after the other
-            stores.add(move.store_id)
-            if not is_first or move.id in self._running or self._pauses.get(move.id, (0.0, 0.0))[0] > now:
+        first = {move.store_id: move for move in reversed(moves)}  # one store's moves, one after the other
+        chosen = []
+        # Before others that stood in the middle of a switch: their writers may be waiting.
+        for move in sorted(first.values(), key=lambda move: (move.state != "verifying", move.id)):
+            if move.id in self._running or self._pauses.get(move.id, (0.0, 0.0))[0] > now:
                 continue
             if move.is_undecided:
                 if copying >= COPIES or undoable + copying >= UNDOABLE:
                     continue
                 copying += 1
             elif move.is_open and not move.undo_asked and not move.due:
-                continue
+                if self._watched.get(move.id, 0.0) + WATCH_SECONDS > now:
+                    continue
+                self._watched[move.id] = now
             chosen.append(move)
         return chosen
 
@@ -138,10 +162,13 @@ class Mover:
         logger.warning("move %s of store %s: %s", move.id, move.store_id, error)
         _, pause = self._pauses.get(move.id, (0.0, FIRST_PAUSE_SECONDS))
         self._pauses[move.id] = (monotonic() + pause, min(pause * 2, LONGEST_PAUSE_SECONDS))
-        if not isinstance(error, MoveInterrupted | psycopg.Error | StatementDeadline):
+        if (
+            not isinstance(error, MoveInterrupted | psycopg.Error | StatementDeadline)
+            or not move.is_undecided
+        ):
             return
         try:
-            record.note(move, f"begins again: {' '.join(str(error).split())}"[:200])
+            record.note(move, f"{AGAIN}{' '.join(str(error).split())}"[:200])
         except (psycopg.Error, MarketplaceError) as another:
             logger.info("move %s: %s", move.id, another)
 
@@ -152,7 +179,8 @@ class Mover:
             try:
                 connection = self._servers.connect(shard_map, shard.name)
                 try:
-                    for dropped in replication.drop_strays(connection, record.resource_names(shard.name)):
+                    names = partial(record.resource_names, shard.name)
+                    for dropped in replication.drop_strays(connection, names):
                         logger.warning("%s had %s, which belongs to no move: dropped", shard.name, dropped)
                 finally:
                     connection.close()

@@ -1,11 +1,9 @@
 """How fast a mover works, so that everybody else hardly notices: a limit, and a brake.
 
-The limit is a number of rows a second, of all moves together. The brake is what gh-ost calls a nice ratio: after each
-slice of work comes a rest, so many times as long as the slice took. On a machine that has little to do the limit rules.
-Where processors, disks or replicas are busy a slice takes longer, for it waits for what all others wait for too (one
-that is written, for a replica's disk), and the rests grow with it. Nobody has to say what busy means.
-
-https://github.com/github/gh-ost, doc/throttle.md and doc/command-line-flags.md
+The limit is a number of rows a second, of all moves together. The brake is what gh-ost (its doc/throttle.md) calls a
+nice ratio: after each slice of work comes a rest, so many times as long as the slice took. On a machine that has little
+to do the limit rules. Where processors, disks or replicas are busy a slice takes longer, for it waits for what others
+wait for too (one that is written, for a replica's disk), and the rests grow with it. Nobody has to say what busy means.
 """
 
 from __future__ import annotations

@@ -239,13 +239,13 @@ def _pin_before(shard_map: ShardMap, move: Move) -> list[object] | None:
 def _pin(connection: CatalogConnection, shard_map: ShardMap, move: Move, home: str) -> None:
     """Make the map lead to `home`: by a pin, or by none where ranges and ring do it and nobody wished for one."""
     natural, _ = shard_map.unpinned(move.store_id)
-    stays = False
     if home == move.from_shard and move.decided_epoch is not None:
         wanted = move.source_pin is not None
-        stays = wanted and bool(move.source_pin and move.source_pin[1])
+        stays = move.source_pin is None or bool(move.source_pin[1])
     else:
         wanted = move.route == "pin"
-        stays = move.route == "stay"
+        # Also where ranges or ring have changed since somebody asked for the store to follow them.
+        stays = move.route in ("stay", "unpin")
     if wanted or natural != home:
         values = {"store": move.store_id, "shard": home, "stays": stays}
         connection.execute(query("set_pin").text, values)

@@ -6,7 +6,7 @@ Everything is named after the move, and registered in the catalog before it is m
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Timer
 from typing import Any
 
@@ -30,11 +30,15 @@ MARKS = Identifier("public", "move_marks")
 # A slot's beginning waits for every transaction that runs: one that runs for long keeps stores from moving.
 SLOT_SECONDS = 30.0
 DROP_SECONDS = 10.0
+# For the writes under way when a publication loses its tables.
+WRITES_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 
+# Counted, so that the scan is over before the slot begins. Where that decodes what changed a catalog, PostgreSQL then
+# cannot release what the statement still holds ("buffer pin is not owned by resource owner").
 _SLOT = """
-SELECT pg_create_logical_replication_slot(%(name)s, 'pgoutput') FROM moving_stores
-WHERE id = %(store)s AND move_id = %(move)s AND term = %(term)s
+SELECT pg_create_logical_replication_slot(%(name)s, 'pgoutput')
+WHERE (SELECT count(*) FROM moving_stores WHERE id = %(store)s AND move_id = %(move)s AND term = %(term)s) = 1
 """
 _DROP_SLOT = """
 SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = %(name)s AND NOT active
@@ -62,6 +66,12 @@ _SLOTS = """
 SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE ANY (%(patterns)s) AND database = current_database()
 """
 _PUBLICATIONS = "SELECT pubname FROM pg_publication WHERE pubname LIKE ANY (%(patterns)s)"
+_PUBLISHED = "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %(name)s"
+_WRITES = """
+SELECT coalesce(array_agg(DISTINCT virtualtransaction), '{}') FROM pg_locks
+WHERE mode = 'RowExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_ARE_UNDER_WAY = "SELECT EXISTS (SELECT FROM pg_locks WHERE virtualtransaction = ANY (%s))"
 _LOST = "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = %(name)s"
 _LAG = """
 SELECT (pg_current_wal_flush_lsn() - replay_lsn)::bigint FROM pg_stat_replication WHERE application_name = %(name)s
@@ -94,6 +104,14 @@ class Snapshot:
             deadline.cancel()
             deadline.join()
         self.id: str = row[2] if row else ""
+        try:
+            with side.held():
+                pass
+        except MoverReplaced:
+            # It was frozen just before: nobody would look for this slot any more.
+            self._connection.execute(SQL("DROP_REPLICATION_SLOT {}").format(Identifier(name)))
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Snapshot:
         return self
@@ -176,26 +194,50 @@ def drop(side: Side, kind: Kind, name: str) -> None:
     elif kind == "slot":
         _drop_slot(side.connection, name)
     elif kind == "publication":
-        side.run(SQL("DROP PUBLICATION IF EXISTS {}").format(Identifier(name)))
+        _drop_publication(side.connection, name)
 
 
-def drop_strays(connection: ShardConnection, registered: set[str]) -> list[str]:
+def drop_strays(connection: ShardConnection, registered: Callable[[], set[str]]) -> list[str]:
     """Drop what is called like a move's and belongs to none: a mover that was frozen may have made it when it woke."""
-    dropped = []
     like = {"patterns": [f"{prefix}________________________________" for prefix in PREFIXES]}
-    kinds = (("subscription", _SUBSCRIPTIONS), ("slot", _SLOTS), ("publication", _PUBLICATIONS))
-    for kind, statement in kinds:
-        for (name,) in connection.execute(statement, like).fetchall():
-            if str(name) in registered:
-                continue
-            if kind == "subscription":
-                _drop_subscription(connection, name)
-            elif kind == "slot":
-                _drop_slot(connection, name)
-            else:
-                connection.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(Identifier(name)))
-            dropped.append(f"{kind} {name}")
-    return dropped
+    drops = (
+        ("subscription", _SUBSCRIPTIONS, _drop_subscription),
+        ("slot", _SLOTS, _drop_slot),
+        ("publication", _PUBLICATIONS, _drop_publication),
+    )
+    found = [
+        (kind, str(name), drop_one)
+        for kind, statement, drop_one in drops
+        for (name,) in connection.execute(statement, like).fetchall()
+    ]
+    if not found:
+        return []
+    known = registered()  # after the look: what is made is registered before
+    strays = [each for each in found if each[1] not in known]
+    for _, name, drop_one in strays:
+        drop_one(connection, name)
+    return [f"{kind} {name}" for kind, name, _ in strays]
+
+
+def _drop_publication(connection: ShardConnection, name: str) -> None:
+    """Its tables first, and itself when every write has ended that may have seen it there.
+
+    An UPDATE or a DELETE, of any store, looks up its table's publications and then each of them, and fails where one is
+    gone by then ("cache lookup failed for publication").
+    """
+    tables = connection.execute(_PUBLISHED, {"name": name}).fetchall()
+    if tables:
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '3s'")
+            parts = SQL(", ").join(Identifier(*table) for table in tables)
+            connection.execute(SQL("ALTER PUBLICATION {} DROP TABLE {}").format(Identifier(name), parts))
+        under_way = connection.execute(_WRITES).fetchone() or ([],)
+        give_up = time.monotonic() + WRITES_SECONDS
+        while (connection.execute(_ARE_UNDER_WAY, under_way).fetchone() or (False,))[0]:
+            if time.monotonic() > give_up:
+                break
+            time.sleep(_POLL_SECONDS)
+    connection.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(Identifier(name)))
 
 
 def _drop_subscription(connection: ShardConnection, name: str) -> None:

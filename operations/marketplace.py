@@ -17,6 +17,7 @@ from ephemeral.round_trip import RoundTrips
 from moves.process import MoverProcess
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
+from operations.load import REPORT_SECONDS, Load, WorkerLoad, read_load
 from operations.pages import Cursors
 from operations.passwords import PasswordHasher
 from pools.node import NodeState
@@ -94,6 +95,9 @@ class Marketplace:
         self.reads = CachedReads(self._cache, self.router, self.replay, self.memory)
         self.ping_shards = EveryShard(self.router.ping)
         self.count_stores = EveryShard(self._count_stores)
+        self.load = WorkerLoad(self.catalog, self.router.shard_of)
+        # Of one: the catalog's patience is that of a shard's.
+        self._read_load = EveryShard(lambda _: read_load(self.catalog))
         self.mover = MoverProcess(settings, self.catalog)
         self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
         self._stopping = threading.Event()
@@ -105,6 +109,7 @@ class Marketplace:
         not for long: while the catalog is away the worker has to live, and to say so.
         """
         self.pools.name_worker(worker)
+        self.load.name_worker(worker, self.settings.port)
         self.redis.start(FIND_REDIS_SECONDS)
         self.maps.start()
         self.replay.start()
@@ -113,6 +118,7 @@ class Marketplace:
         self._every(WEIGH_SECONDS, self._weigh_cache)
         if self.mover.is_possible:
             self._every(MOVER_SECONDS, self.mover.look)
+        self._every(REPORT_SECONDS, self.load.report)
         self._every(TEND_SECONDS, self.locks.tend)
         self._every(MEMORY_SECONDS, self.memory.tend)
         self._every(MEMORY_SECONDS, self._cache.tend)
@@ -122,12 +128,17 @@ class Marketplace:
     def stop(self) -> None:
         """Close what `start` opened."""
         self._stopping.set()
+        self.load.leave()
         self.mover.stop()
         self.maps.close()
         self.replay.stop()
         self.redis.close()
         self.pools.close()
         self.locks.close()
+
+    def read_load(self) -> Load | None:
+        """What all workers do for which stores; None where the catalog does not say."""
+        return self._read_load(["catalog"])["catalog"]
 
     def _follow(self, states: Mapping[str, NodeState]) -> None:
         self.pools.follow(states)

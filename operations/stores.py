@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -18,8 +19,9 @@ from operations.credentials import Credentials
 from operations.pages import Cursors, Page
 from routing.catalog import Catalog, Snapshot
 from routing.map_cache import MapCache
-from routing.router import Router
+from routing.router import Router, Row
 from routing.scope import Scope
+from routing.token import merge
 
 READ_STORE = sql.query("read_store")
 CREATE_STORE = sql.query("create_store")
@@ -99,18 +101,34 @@ def read_store(router: Router, scope: Scope, store_id: UUID) -> str:
     return document
 
 
-def list_stores(router: Router, cursors: Cursors, scope: Scope, *, limit: int, cursor: str | None) -> Page:
+def list_stores(
+    router: Router, maps: MapCache, cursors: Cursors, scope: Scope, *, limit: int, cursor: str | None
+) -> Page:
     """One page of all stores, newest first, gathered from every shard.
 
     Each shard gives its own first `limit + 1`; the first `limit` of all of them are the page.
     """
     before = cursors.before(cursor, "stores")
-    rows = router.on_every_shard(scope, LIST_STORES, {"before": before, "limit": limit + 1})
+    rows = _gather(router, maps, scope, {"before": before, "limit": limit + 1})
     merged = heapq.merge(*rows.values(), key=lambda row: row[0], reverse=True)
     # A store on the move is on two shards for a while: the same, twice in a row.
     page = [next(same) for _, same in groupby(merged, key=lambda row: row[0])]
     documents = ",".join(document for _, document in page[:limit])
     return Page(documents, cursors.after(page[limit - 1][0], "stores") if len(page) > limit else None)
+
+
+def _gather(router: Router, maps: MapCache, scope: Scope, page: Mapping[str, Any]) -> Mapping[str, list[Row]]:
+    """Each shard's part, all as of one map: where it has changed, a store may have been missed, since its new home was
+    asked before it came, and the old one when it had gone."""
+    for _ in range(MAP_ATTEMPTS):
+        current = maps.current().map
+        for arrival in current.arrivals.values():  # a replica must have what has arrived
+            floor = {arrival.position.system_identifier: arrival.position}
+            scope.floors = merge(scope.floors, floor)
+        rows = router.on_every_shard(scope, LIST_STORES, page)
+        if maps.refresh(current.epoch).map.epoch == current.epoch:
+            break
+    return rows
 
 
 def create_api_key(

@@ -52,6 +52,7 @@ class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
     deadline_seconds: float = 5.0
     phase: str = "statement"
     overdue: bool = False  # a wait has met its deadline, and the connection is closed
+    store: int | None = None  # whose request it was last given to: a store's id as a number
 
     def __init__(self, pgconn: PGconn, row_factory: RowFactory[tuple[Any, ...]] = tuple_row) -> None:
         super().__init__(pgconn, row_factory)

@@ -7,7 +7,8 @@ says what is kept), each difference for a reason that docs/pools.md measures:
   restarted server's dead connections reach no request. (`check=` asks the server, and backs off for seconds.)
 - A greenlet's timeout or kill, at whatever moment, loses no connection: every way out of a wait handles
   `BaseException`, and what has to be said to the server on the way back is said by the pool's own threads.
-- Waiting is bounded in number and in time, and is refused where it is hopeless.
+- Waiting is bounded in number and in time, and is refused where it is hopeless. Stores take turns (pools/line.py), and
+  none takes the whole pool while others use it.
 - Neither way takes a lock while nobody waits.
 """
 
@@ -22,10 +23,12 @@ from types import TracebackType
 
 from psycopg import pq
 from psycopg_pool import PoolTimeout
-from psycopg_pool.pool import ReturnConnection, WaitingClient
+from psycopg_pool.pool import ReturnConnection
 
+import metrics
 from errors import PoolExhausted
 from pools.connection import ShardConnection
+from pools.line import Waiter
 from pools.supply import Supply
 
 logger = logging.getLogger("pools")
@@ -47,14 +50,15 @@ class PoolGauge:
 class Lease:
     """What `NodePool.connection()` returns: `with` gives the connection and takes it back."""
 
-    __slots__ = ("_connection", "_pool")
+    __slots__ = ("_connection", "_pool", "_store")
 
-    def __init__(self, pool: NodePool) -> None:
+    def __init__(self, pool: NodePool, store: int | None) -> None:
         self._pool = pool
+        self._store = store
         self._connection: ShardConnection | None = None
 
     def __enter__(self) -> ShardConnection:
-        self._connection = connection = self._pool.getconn()
+        self._connection = connection = self._pool.lend(self._store)
         return connection
 
     def __exit__(
@@ -74,30 +78,43 @@ class NodePool(Supply):
     _process = 0
     _stalled_at = 0.0  # when somebody last waited in vain while nothing came back
 
-    def connection(self, timeout: float | None = None) -> Lease:  # type: ignore[override]  # noqa: ARG002
+    def connection(self, timeout: float | None = None, *, store: int | None = None) -> Lease:  # type: ignore[override]  # noqa: ARG002
         """A connection for the length of a `with` block, in autocommit: transactions are the caller's own.
+
+        `store`: whose request it is for, its id as a number; None: no store's.
 
         Raises, on entering, `PoolExhausted` (too many wait, or none came free in time) or `NodeUnavailable`
         (no server behind this pool); both at once where waiting is hopeless. A block that leaves a
         transaction open has it rolled back off the caller's path; one that leaves a statement running has its
         connection closed.
         """
-        return Lease(self)
+        return Lease(self, store)
 
     def getconn(self, timeout: float | None = None) -> ShardConnection:
         """Take a connection, which must come back by `putconn()`. Prefer `connection()`, and see there."""
+        return self.lend(None, timeout)
+
+    def lend(self, store: int | None, timeout: float | None = None) -> ShardConnection:
+        """As `getconn`, for a store's request."""
+        if not self._by_store:
+            store = None
         while True:
             try:
                 connection = self._pool.popleft()
             except IndexError:
-                connection = self._queue(self.timeout if timeout is None else timeout)
-                self._lent.add(connection)
-                return connection
+                break
             # Something to read on a connection that waits for nothing: its server has closed it.
-            if not connection.poll(0):
-                self._lent.add(connection)
-                return connection
-            self._discard(connection)
+            if connection.poll(0):
+                self._discard(connection)
+                continue
+            if len(self._pool) < self._kept and not self._may_take(store):
+                self._pool.appendleft(connection)
+                metrics.count_held_back(self.name)
+                break
+            connection.store = store
+            self._lent.add(connection)
+            return connection
+        return self._queue(store, self.timeout if timeout is None else timeout)
 
     def putconn(self, conn: ShardConnection) -> None:
         """Take a connection back in whatever state. Waits for nothing: it cannot be interrupted half way."""
@@ -109,44 +126,71 @@ class NodePool(Supply):
         elif self._refusing or conn._expire_at <= now or conn._created_at <= self._drained_at:
             self._discard(conn)
         else:
+            store = conn.store
+            if store != self._latest_store and store is not None:
+                self._latest_store, self._latest_since = store, now
             self._pool.append(conn)
             # Appended first, looked for waiters second; who queues does it the other way round. One of the
             # two sees the other, so that nobody waits beside a free connection, without a lock on this path.
             if self._waiting or self._closed:
                 self._settle()
 
-    def _queue(self, timeout: float) -> ShardConnection:
-        """Wait in line. Runs only where no connection is free."""
+    def _may_take(self, store: int | None) -> bool:
+        return not self._waiting.count(store) and self._may_have_another(store)
+
+    def _queue(self, store: int | None, timeout: float) -> ShardConnection:
+        """Wait in line. Runs only where no connection is free, or none for this store."""
         began = monotonic()
+        waiter = Waiter(store)
         with self._lock:
-            self._check_usable()
-            # Somebody waited in vain and nothing has come back since: a second in line has no better chance.
-            stalled = bool(self._waiting) and self._last_return < self._stalled_at
-            if stalled or len(self._waiting) >= self.max_waiting:
-                raise self._exhausted()
-            waiter: WaitingClient[ShardConnection] = WaitingClient()
-            self._waiting.append(waiter)
-            self._settle()
+            try:
+                self._check_usable()
+                self._check_room(store)
+                self._waiting.append(waiter)
+            finally:
+                # Also for others: what is free for them may have been out of sight for a moment, in `lend`.
+                self._settle()
         try:
-            return waiter.wait(timeout)
+            connection = waiter.wait(timeout)
         except BaseException as error:
             # Also a greenlet's timeout or kill, which psycopg's own pool does not handle: a connection that
             # was assigned in the same moment would belong to nobody.
             self._leave_queue(waiter)
             if not isinstance(error, PoolTimeout):
                 raise
-            if self._last_return < began:
+            # A connection that is kept for others says that the pool is not at a standstill.
+            if self._last_return < began and not self._pool:
                 self._stalled_at = monotonic()
+            metrics.count_pool_wait(self.name, "timed_out")
             raise self._exhausted() from None
+        metrics.count_pool_wait(self.name, "served")
+        return connection
 
-    def _leave_queue(self, waiter: WaitingClient[ShardConnection]) -> None:
+    def _check_room(self, store: int | None) -> None:
+        """Whether another request of this store may wait. Raises `PoolExhausted`. With the lock held."""
+        # Somebody waited in vain and nothing has come back since: a second in line has no better chance.
+        stalled = bool(self._waiting) and self._last_return < self._stalled_at
+        if not stalled and len(self._waiting) < self.max_waiting:
+            return
+        if not stalled and self._waiting:
+            last = self._waiting.newest_of_longest()
+            if self._waiting.count(last.store) > self._waiting.count(store) + 1:
+                self._waiting.remove(last)
+                last.fail(self._exhausted())
+                metrics.count_pool_wait(self.name, "displaced")
+                return
+        metrics.count_pool_wait(self.name, "refused")
+        raise self._exhausted()
+
+    def _leave_queue(self, waiter: Waiter) -> None:
         with self._lock:
             waiter.fail(PoolTimeout("left"))
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
             if waiter.conn is not None:
+                self._lent.discard(waiter.conn)
                 self._pool.append(waiter.conn)
-                self._settle()
+            self._settle()
 
     def _put_unclean(self, conn: ShardConnection) -> None:
         if conn.overdue:

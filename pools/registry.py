@@ -214,6 +214,7 @@ class PoolRegistry:
             size=size,
             max_waiting=self._settings.pool_max_waiting,
             timeout_seconds=self._settings.pool_timeout_seconds,
+            store_share=self._settings.store_pool_share,
         )
 
     def _configure(self, connection: ShardConnection) -> None:

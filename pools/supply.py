@@ -18,7 +18,9 @@ that:
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from time import monotonic
 from typing import Any
 
@@ -28,6 +30,7 @@ from psycopg_pool.pool import AddConnection, MaintenanceTask
 
 from errors import NodeUnavailable
 from pools.connection import ShardConnection
+from pools.line import Line
 
 logger = logging.getLogger("pools")
 
@@ -38,6 +41,9 @@ PROBE_SECONDS = 0.05
 MAKERS = 3
 # A statement that a living server has got is answered well before this.
 SEVER_SECONDS = 0.5
+# For so long after another store has used a pool, part of it is kept for others. Shorter than a shopper's pause between
+# two requests, and a store that is alone again has all of it soon.
+OTHERS_SECONDS = 1.0
 # One warning in this time while a server is away; the rest would say the same.
 LOG_EVERY_SECONDS = 10.0
 
@@ -45,7 +51,8 @@ LOG_EVERY_SECONDS = 10.0
 class Supply(ConnectionPool[ShardConnection]):
     """A pool's stock of connections, kept at `size`.
 
-    `subject` is what a refusal names to the client.
+    `subject` is what a refusal names to the client. `store_share`: how much of the pool one store may hold while others
+    use it too; 1 leaves the order in which they are served, 0 not that either.
     """
 
     probe_seconds = PROBE_SECONDS
@@ -61,6 +68,7 @@ class Supply(ConnectionPool[ShardConnection]):
         size: int,
         max_waiting: int,
         timeout_seconds: float,
+        store_share: float = 1.0,
     ) -> None:
         super().__init__(
             conninfo,
@@ -75,6 +83,12 @@ class Supply(ConnectionPool[ShardConnection]):
             num_workers=min(MAKERS, size),
             open=False,
         )
+        # In place of psycopg's one line. Not yet used: nobody waits for a pool that is not open.
+        self._waiting: Line = Line()  # type: ignore[assignment]
+        self._by_store = store_share > 0
+        self._kept = size - max(1, ceil(store_share * size)) if self._by_store else 0
+        self._latest_store: int | None = None  # whose connection came back last
+        self._latest_since = 0.0  # when the first of its connections did, after another's
         self.subject = subject
         self.node = ""  # the server that the newest connection talks to
         self._live = 0  # connections that exist, given out or not
@@ -227,11 +241,36 @@ class Supply(ConnectionPool[ShardConnection]):
                 if connection.poll(0):  # its server has gone while it was given out
                     self._discard(connection)
                     continue
-                while self._waiting:
-                    if self._waiting.popleft().set(connection):
-                        break
-                else:
-                    self._pool.append(connection)
+                if not self._hand_over(connection):
+                    self._pool.appendleft(connection)
+                    break
+
+    def _hand_over(self, connection: ShardConnection) -> bool:
+        """To whoever is next in line; False where nobody may have it. With the lock held."""
+        while (waiter := self._waiting.pop_next(self._held(), self._may_have_another)) is not None:
+            # Lent from now on, not from when the waiter wakes up: who is next must know it.
+            connection.store = waiter.store
+            self._lent.add(connection)
+            if waiter.set(connection):
+                return True
+            self._lent.discard(connection)
+        return False
+
+    # One store's part.
+
+    def _held(self) -> Counter[int | None]:
+        """Connections by the store that they are given out to."""
+        return Counter(connection.store for connection in list(self._lent))
+
+    def _may_have_another(self, store: int | None) -> bool:
+        """Whether this store may have one of the free connections, before it is taken from them.
+
+        The last `_kept` are kept for others, while others use the pool: a store that has it to itself has all of it.
+        """
+        if not self._kept or store is None or self._held()[store] < max(1, self._live - self._kept):
+            return True
+        others_at = self._latest_since if self._latest_store == store else self._last_return
+        return monotonic() - others_at > OTHERS_SECONDS
 
     def _schedule_probe(self, seconds: float) -> None:
         with self._lock:

@@ -228,36 +228,61 @@ def turn_sharding_off(connection: CatalogConnection, stores_elsewhere: int) -> N
 
 
 def register_shards(connection: CatalogConnection, shards: Sequence[NewShard]) -> None:
-    """Make these the catalog's shards and nodes; assign the ring if it is not yet. Inside `Catalog.change`.
+    """Say where these shards' nodes listen; the first time, make them the ring. Inside `Catalog.change`.
 
-    Nothing happens where all is so already. A shard that is new to an assigned ring owns nothing until a
-    rebalance. Raises `Conflict` where a shard that stores are routed to is missing.
+    Nothing happens where all is so already. Which shards an assigned ring has is not changed: others join it by
+    `insert_shard` and leave by `delete_shard`.
     """
     known, known_nodes, assigned = _row(connection, "read_registration")
-    names = [shard.name for shard in shards]
-    nodes = [node for shard in shards for node in shard.nodes]
-    if assigned and set(known) == set(names) and {Node(*node) for node in known_nodes} == set(nodes):
+    members = [shard for shard in shards if shard.name in known or not assigned]
+    before = {Node(*node) for node in known_nodes}
+    named = {shard.name for shard in members}
+    nodes = {node for shard in members for node in shard.nodes} | {
+        node for node in before if node.shard not in named
+    }
+    if assigned and nodes == before:
         return
     _run(connection, "delete_nodes")
-    for name in known:
-        if name not in names:
-            _remove_shard(connection, name)
-    for shard in shards:
+    for shard in members:
         if shard.name not in known:
             _run(connection, "insert_shard", shard=shard.name, weight=shard.weight)
-    for node in nodes:
-        _run(connection, "insert_node", name=node.name, shard=node.shard, host=node.host, port=node.port)
+    for node in sorted(nodes, key=lambda node: node.name):
+        _insert_node(connection, node)
     if not assigned:
         owners = assign({shard.name: shard.weight for shard in shards})
         _run(connection, "insert_partitions", owners=list(owners))
     _row(connection, "raise_epoch")
 
 
-def _remove_shard(connection: CatalogConnection, name: str) -> None:
+def insert_shard(connection: CatalogConnection, shard: NewShard) -> None:
+    """Have a shard join the map; it owns nothing yet. Inside `Catalog.change`.
+
+    Raises `Conflict` where there is one of that name already, or one of its nodes is another shard's.
+    """
+    try:
+        _run(connection, "insert_shard", shard=shard.name, weight=shard.weight)
+        for node in shard.nodes:
+            _insert_node(connection, node)
+    except pg_errors.UniqueViolation as error:
+        raise Conflict(f"{shard.name}, or one of its nodes, is in the shard map already.") from error
+    _row(connection, "raise_epoch")
+
+
+def delete_shard(connection: CatalogConnection, name: str) -> None:
+    """Have a shard leave the map. Inside `Catalog.change`, where it was read that no store lives there.
+
+    Raises `Conflict` where anything leads to it.
+    """
     (routes,) = _row(connection, "count_routes_to_shard", shard=name)
     if routes:
         raise Conflict(f"{name} cannot be removed: {routes} partitions, ranges, pins and moves lead to it.")
+    _run(connection, "delete_nodes_of_shard", shard=name)
     _run(connection, "delete_shard", shard=name)
+    _row(connection, "raise_epoch")
+
+
+def _insert_node(connection: CatalogConnection, node: Node) -> None:
+    _run(connection, "insert_node", name=node.name, shard=node.shard, host=node.host, port=node.port)
 
 
 def _set_flag(connection: CatalogConnection, name: str, enabled: bool) -> None:

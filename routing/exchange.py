@@ -46,9 +46,11 @@ class SwitchingError(Unavailable):
 def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) -> Iterator[ShardConnection]:
     """A connection of the pool; what can go wrong on it is raised as one of this service's errors."""
     scope.settle()
+    scope.statements += 1
+    store = scope.route.store_id.int if scope.route is not None else None
     asked = perf_counter()
     try:
-        with pool.connection() as connection:
+        with pool.connection(store=store) as connection:
             given = perf_counter()
             scope.spent("pool", given - asked)
             try:

@@ -56,6 +56,7 @@ class MapCache:
         # has not begun.
         self._turn = threading.Condition()
         self._begun = self._ended = self._wanted = 0
+        self._sure = 0  # the last that the first source answered, which knows the newest
         self._stale_epoch = 0  # the highest that a refresh wants to leave behind
         self._closing = False
 
@@ -90,12 +91,15 @@ class MapCache:
         with self._turn:
             return self._turn.wait_for(lambda: self._snapshot is not None, timeout_seconds)
 
-    def refresh(self, stale_epoch: int, timeout_seconds: float = REFRESH_SECONDS) -> Snapshot:
+    def refresh(
+        self, stale_epoch: int, timeout_seconds: float = REFRESH_SECONDS, *, surely: bool = False
+    ) -> Snapshot:
         """The snapshot after a look at the catalog, for whoever learned that `stale_epoch` is outdated.
 
         Returns at once where the copy is newer already; else waits for a poll that begins from now on,
         which all who ask meanwhile share. Its epoch may still be `stale_epoch`: where the catalog has
-        nothing newer, does not answer, or not within `timeout_seconds`.
+        nothing newer, does not answer, or not within `timeout_seconds`. With `surely` only the first of these:
+        else it raises `Unavailable`.
         """
         with self._turn:
             poll = self._wanted = self._begun + 1
@@ -104,6 +108,8 @@ class MapCache:
             self._turn.wait_for(
                 lambda: self._ended >= poll or self._epoch() > stale_epoch or self._closing, timeout_seconds
             )
+            if surely and self._sure < poll and self._epoch() <= stale_epoch:
+                raise Unavailable("The shard map cannot be read.", retry_after_seconds=1)
         return self.current()
 
     def _epoch(self) -> int:
@@ -133,7 +139,7 @@ class MapCache:
     def _poll(self) -> None:
         """Ask the first source that answers. Raises `Unavailable`, saying what each said, where none does."""
         failures: list[Exception] = []
-        for source in self._sources:
+        for number, source in enumerate(self._sources):
             try:
                 with source() as connection:
                     snapshot = load(connection) if read_epoch(connection) > self._epoch() else None
@@ -142,6 +148,8 @@ class MapCache:
             else:
                 if snapshot is not None:
                     self._put_to_use(snapshot)
+                if number == 0:
+                    self._sure = self._begun
                 return
         raise Unavailable("; ".join(map(str, failures))) from failures[0]
 

@@ -60,6 +60,7 @@ class SessionMemory:
         self._replicas, self._cache = _Layer(), _Layer()
         self._timelines: dict[int, int] = {}
         self._floor_is_certain = False
+        self._shards: frozenset[str] = frozenset()
 
     def follow(self, snapshot: Snapshot) -> None:
         """While both flags are off nobody remembers; so when one goes on, what is remembered is not all there is.
@@ -74,6 +75,9 @@ class SessionMemory:
         ]
         if any(began):
             self._remembered.distrust(SETTLE_SECONDS)
+        shards, self._shards = self._shards, frozenset(shard.name for shard in snapshot.map.shards)
+        if shards and self._shards - shards:
+            self._remembered.distrust(0)  # others may have written there before the floor there is
 
     def follow_states(self, states: Mapping[str, NodeState]) -> None:
         """A floor from a primary that had been replaced, unknown to this worker, is too low: take another."""

@@ -255,6 +255,10 @@ class ReplayPositions:
     def _follow(self, shard: str, links: Sequence[Link]) -> Lineage | None:
         """The shard's lineage: of the newest timeline that any of its nodes is on."""
         lineage = self._lineages.get(shard)
+        known = {link.sample.system_identifier for link in links if link.sample is not None}
+        if lineage is not None and known and lineage.system_identifier not in known:
+            lineage = None  # that shard was taken away, and another one added under its name
+            self._ends.pop(shard, None)
         for link in links:
             sample = link.sample
             assert sample is not None

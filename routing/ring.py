@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from hashlib import blake2b
 from uuid import UUID
@@ -64,6 +64,30 @@ def assign(weights: Mapping[str, float], current: Sequence[str] | None = None) -
             owners[next(free)] = shard
             room[shard] -= 1
     return tuple(shard for shard in owners if shard is not None)
+
+
+def even_out_shares(
+    weights: Mapping[str, float], owners: Sequence[str], occupied: Collection[int]
+) -> tuple[str, ...]:
+    """Give empty partitions away until each shard owns as many as its weight asks for, or none is left that could go.
+
+    `occupied` are the partitions that stores live in; they stay where they are, so no store moves. For an assignment
+    that was changed for the stores' sake: new ones still go to all shards alike.
+    """
+    owned = Counter(owners)
+    targets = _targets(weights, owned)
+    lacking = {shard: targets[shard] - owned[shard] for shard in weights}
+    given = list(owners)
+    for partition, shard in enumerate(owners):
+        if partition in occupied or lacking.get(shard, 0) >= 0:
+            continue
+        neediest = max(lacking, key=lambda name: lacking[name])
+        if lacking[neediest] <= 0:
+            break
+        given[partition] = neediest
+        lacking[neediest] -= 1
+        lacking[shard] += 1
+    return tuple(given)
 
 
 def _targets(weights: Mapping[str, float], owned: Mapping[str, int]) -> dict[str, int]:

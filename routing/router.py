@@ -5,8 +5,7 @@
 
 A write is never sent twice by itself: where its connection breaks after it was sent, it is in doubt and the client is
 told so. Only one that was refused at the gate or the fence, so that nothing was done, is sent again: to the next
-primary, or to the shard that its store has moved to. A read is tried
-once more, on another node or a fresh connection.
+primary, or to the shard that its store has moved to. A read is tried once more, elsewhere or afresh.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ from uuid import UUID
 
 import psycopg
 
+import metrics
 from ephemeral.locks import Lease
-from errors import LeaseOver, NodeUnavailable, NotFound, StaleEpoch, Unavailable
-from pools.flight import flight
+from errors import NodeUnavailable, NotFound, StaleEpoch, Unavailable
 from pools.registry import PoolRegistry
-from routing.bounded_read import POSITION, read_bounded
-from routing.exchange import GateShutError, NotAnsweredError, SwitchingError, exchange
+from routing.bounded_read import read_bounded
+from routing.exchange import NotAnsweredError, SwitchingError, exchange
+from routing.gated_writes import FOLLOW_SECONDS, REFUSED_SECONDS, GatedWrites, is_followed
 from routing.lost_writes import LostWrites
 from routing.map_cache import MapCache
 from routing.memory import SessionMemory
@@ -39,22 +39,14 @@ from sql.loader import Query
 
 GATE = named("enter_gate")
 FENCE = named("fence_store")
-LEASE = named("check_lease")
 PING = named("ping")
-BEGIN, COMMIT = "BEGIN", "COMMIT"
 
-# How long a write waits for the next primary while one is being promoted: about what a promotion takes, several times.
-PROMOTION_SECONDS = 5.0
-# How often it looks whether it may pass again, should nobody be promoted in the end.
-GATE_SECONDS = 0.1
-# How long a statement waits for a pool that refuses although its primary is well, as when that has just been promoted.
-FOLLOW_SECONDS = 0.5
-# And how soon it asks a pool again that has no connection to the next primary yet.
-REFUSED_SECONDS = 0.02
 # How long a write waits for its store to change its shard: the block that it waits for is given up before that.
 SWITCH_SECONDS = 4.5
 # How soon it looks again, time after time; all who wait in a worker share a look.
 SWITCH_PAUSES_SECONDS = (0.004, 0.008, 0.016, 0.032)
+# So many maps a request goes by, each of which leads to where the store is no more, until it is given up.
+ROUTES = 3
 # How long a read waits for a replica while no primary answers.
 WITHOUT_PRIMARY_SECONDS = 1.0
 # About as long as a round of samples.
@@ -80,28 +72,35 @@ class Router:
         self._replica_reads = replica_reads
         self._memory = memory
         self._lost_writes = LostWrites(pools, replay)
+        self._writes = GatedWrites(pools, replay)
 
     def read(self, scope: Scope, store_id: UUID, query: Query, parameters: Mapping[str, Any]) -> Row:
         """The one row of a read in a store.
 
         Every such query gives one row where the store exists, with nulls for what is not there; so no row means no
-        store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is.
+        store *on that node*: the map may be old, or the replica. Raises `NotFound` once neither is, and `Unavailable`
+        where the catalog does not say whether the map is.
         """
-        for last in (False, True):
+        for number in range(1, ROUTES + 1):
             self.route(scope, store_id)
             if query.role == "replica" and scope.flags.read_replicas and self._memory.recall(scope):
                 self.route(scope, store_id)  # what is remembered may name a newer map
             assert scope.route is not None
             values = {**parameters, "store_id": store_id}
-            rows = self._read_on(scope, scope.route.shard, query, values)
+            try:
+                rows = self._read_on(scope, scope.route.shard, query, values)
+            except Unavailable:
+                if number == ROUTES or not self._is_gone(scope.route.shard):
+                    raise
+                continue  # by the map that it has left
             if not rows and query.role == "replica" and scope.flags.read_replicas:
                 rows = self._read_primary(scope, scope.route.shard, query, values)
             if rows:
                 self.saw_arrival(scope)
                 return rows[0]
-            if last or not self._moved_on(scope):
-                break
-        raise NotFound("There is no such store.")
+            if not self._moved_on(scope):
+                raise NotFound("There is no such store.")
+        raise Unavailable("The store is being moved.", retry_after_seconds=1)
 
     def write(
         self,
@@ -114,29 +113,39 @@ class Router:
         """The one row, or None, of a write in a store, committed.
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
-        again, once. While the store changes its shard the write waits here, without a connection. Raises `NotFound`
-        where there is no such store, `CommitInDoubt` where nobody can know, and where the write depends on a lease
-        `LeaseOver` unless that still held when all else was done.
+        again: once, or twice where the map at hand was newer, but older than the store's move. While the store changes
+        its shard the write waits here, without a connection. Raises `NotFound` where there is no such store,
+        `Unavailable` where only the catalog would know and is away, `CommitInDoubt` where nobody can know, and where
+        the write depends on a lease `LeaseOver` unless that still held when all else was done.
         """
-        was_stale, looks, give_up = False, 0, monotonic() + SWITCH_SECONDS
+        routes, looks, give_up = 1, 0, monotonic() + SWITCH_SECONDS
         while True:
             epoch = self.route(scope, store_id)
             fence = {"store_id": store_id, "epoch": epoch}
             assert scope.route is not None
             self._lost_writes.look(scope, scope.route.shard)
             try:
-                row = self._write_past_gate(
+                row = self._writes.write(
                     scope, (FENCE, fence), (query, {**parameters, "store_id": store_id}), lease
                 )
             except SwitchingError:
                 if monotonic() >= give_up:
                     raise
                 sleep(SWITCH_PAUSES_SECONDS[min(looks, len(SWITCH_PAUSES_SECONDS) - 1)])
-                looks = 0 if self._moved_on(scope) else looks + 1
+                looks = 0 if self._moved_on(scope, surely=False) else looks + 1
+            except NodeUnavailable:
+                # Nothing was sent: the store had moved before its shard left the map.
+                if routes == ROUTES or not self._is_gone(scope.route.shard):
+                    raise
+                routes += 1
             except StaleEpoch:
-                if was_stale or not self._moved_on(scope):
+                moved_on = self._moved_on(scope)
+                metrics.count_stale_write("routed" if moved_on and routes < ROUTES else "given_up")
+                if not moved_on:
                     raise NotFound("There is no such store.") from None
-                was_stale = True
+                if routes == ROUTES:
+                    raise Unavailable("The store is being moved.", retry_after_seconds=1) from None
+                routes += 1
             else:
                 self.saw_arrival(scope)
                 return row
@@ -145,7 +154,7 @@ class Router:
         """As `write`, for a store that is not there yet: nothing to fence. The caller holds the placement lock."""
         epoch = self.route(scope, store_id)
         written = (query, {**parameters, "store_id": store_id, "epoch": epoch})
-        return self._write_past_gate(scope, (GATE, {}), written)
+        return self._writes.write(scope, (GATE, {}), written)
 
     def on_shard(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> list[Row]:
         """All rows of a statement that spans the stores of one shard."""
@@ -161,9 +170,17 @@ class Router:
     ) -> dict[str, list[Row]]:
         """The rows of every shard, asked side by side. Raises what the first failing shard raised."""
         shards = self.shards()
+
+        def ask(shard: str) -> list[Row]:
+            try:
+                return self.on_shard(scope, shard, query, parameters)
+            except Unavailable:
+                if self._is_gone(shard):
+                    return []
+                raise
+
         with ThreadPoolExecutor(len(shards)) as threads:
-            rows = threads.map(lambda shard: self.on_shard(scope, shard, query, parameters), shards)
-            return dict(zip(shards, rows, strict=True))
+            return dict(zip(shards, threads.map(ask, shards), strict=True))
 
     def shards(self) -> Sequence[str]:
         """The names of the shards, in the map's order."""
@@ -202,18 +219,23 @@ class Router:
             scope.reached(scope.route.arrival.epoch_position)
 
     def ping(self, shard: str) -> bool:
-        """Whether a shard's primary answers through this worker's pool."""
+        """Whether a shard's primary answers through this worker's pool, or nobody asks for it any more."""
         try:
             with self._pools.primary(shard).connection() as connection:
                 connection.execute(PING.text, prepare=True).fetchone()
         except (Unavailable, psycopg.Error):
-            return False
+            return self._is_gone(shard)
         return True
 
-    def _moved_on(self, scope: Scope) -> bool:
-        """Look at the catalog for a newer map than the one the request was routed by."""
+    def _is_gone(self, shard: str) -> bool:
+        """Whether a shard has left the map, when nothing lived there any more."""
+        return shard not in self.shards()
+
+    def _moved_on(self, scope: Scope, *, surely: bool = True) -> bool:
+        """Look at the catalog for a newer map than the one the request was routed by. `surely`: raises `Unavailable`
+        where it does not say whether there is one."""
         assert scope.route is not None
-        snapshot = self._maps.refresh(scope.route.epoch)
+        snapshot = self._maps.refresh(scope.route.epoch, surely=surely)
         if snapshot.map.epoch == scope.route.epoch:
             return False
         scope.flags = snapshot.flags
@@ -277,7 +299,7 @@ class Router:
                 if failures == ATTEMPTS:
                     raise
             except NodeUnavailable:
-                if not self._is_followed(shard, give_up):
+                if not is_followed(self._replay, shard, give_up):
                     raise
                 sleep(REFUSED_SECONDS)
         scope.answered(connection.node)
@@ -289,89 +311,3 @@ class Router:
         if at_least is not None:
             scope.bounds = ReadBounds(at_least, at_most)
         return [row[:-1] for row in rows]
-
-    def _write_past_gate(
-        self,
-        scope: Scope,
-        fence: tuple[Query, Mapping[str, Any]],
-        write: tuple[Query, Mapping[str, Any]],
-        lease: Lease | None = None,
-    ) -> Row | None:
-        """The write; while another node is being promoted it waits for that, and is then sent there."""
-        assert scope.route is not None
-        shard = scope.route.shard
-        follow_until, give_up, shut_by = monotonic() + FOLLOW_SECONDS, 0.0, 0
-        while True:
-            try:
-                return self._flight(scope, shard, fence, write, lease)
-            except GateShutError:
-                if not give_up:
-                    give_up = monotonic() + PROMOTION_SECONDS
-                    primary = self._replay.shard(shard).primary
-                    shut_by = primary.timeline if primary is not None else 0
-                if monotonic() >= give_up:
-                    raise
-            except NodeUnavailable:
-                # Nothing was sent. Behind a shut gate it only means that the next one is not there yet.
-                if monotonic() >= give_up and not self._is_followed(shard, follow_until):
-                    raise
-                # Its pool refuses at once while it connects: without a pause this loop would keep it from that.
-                sleep(REFUSED_SECONDS)
-            if give_up:
-                self._await_primary_after(shard, shut_by)
-
-    def _is_followed(self, shard: str, give_up: float) -> bool:
-        """Whether a pool that refuses is worth a moment: its node is well, so it is only just being led there."""
-        return monotonic() < give_up and self._replay.shard(shard).primary is not None
-
-    def _await_primary_after(self, shard: str, timeline: int) -> None:
-        def is_there() -> bool:
-            primary = self._replay.shard(shard).primary
-            return primary is not None and primary.timeline > timeline
-
-        self._replay.wait_for(is_there, GATE_SECONDS)
-
-    def _flight(
-        self,
-        scope: Scope,
-        shard: str,
-        fence: tuple[Query, Mapping[str, Any]],
-        write: tuple[Query, Mapping[str, Any]],
-        lease: Lease | None,
-    ) -> Row | None:
-        query, parameters = write
-        with exchange(scope, self._pools.primary(shard), shard, writes=True) as connection:
-            result, position = connection.cursor(), connection.cursor()
-            lasts = self._fencing_number(shard, lease) if lease is not None else None
-            with flight(connection):
-                connection.execute(BEGIN, prepare=True)
-                connection.execute(fence[0].text, fence[1], prepare=True)
-                result.execute(query.text, parameters, prepare=True)
-                if lasts is not None:
-                    connection.execute(LEASE.text, lasts, prepare=True)
-                connection.phase = "commit"
-                connection.execute(COMMIT, prepare=True)
-                # Runs after the commit, so its position lies behind every record of this write.
-                position.execute(POSITION.text, prepare=True)
-            row = result.fetchone() if query.returns != "none" else None
-            timeline, lsn = position.fetchone() or (0, 0)
-        scope.answered(connection.node)
-        scope.written = Position(connection.system_identifier, timeline, lsn)
-        scope.reached(scope.written)
-        scope.wrote = True
-        return row
-
-    def _fencing_number(self, shard: str, lease: Lease) -> Mapping[str, int]:
-        """When the lease began by the clock of the server that will check it, as of its last sample.
-
-        Two holders of one lock, the second of whom got it because the first one's lease ran out, have rising numbers.
-        Raises `LeaseOver` where the clock is not known: then nothing could be checked.
-        """
-        primary = self._replay.shard(shard).primary
-        if primary is None:
-            raise LeaseOver(f"the clock of {shard} is not known")
-        return {
-            "timeline": primary.timeline,
-            "number": int(lease.since * 1e6) + primary.clock_ahead_us,
-            "lasts_us": int(lease.seconds * 1e6),
-        }

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal, Protocol
+from uuid import UUID
 
 from ephemeral.round_trip import Reply
 from ephemeral.scripts import Call
@@ -71,7 +72,9 @@ class Scope:
     asks_bounds: bool = False  # its reads are to say how much they have seen, in `bounds`
     bounds: ReadBounds | None = None
     cache: CacheResult = "bypass"
+    store_id: UUID | None = None  # whose load the request is
     route: Route | None = None
+    statements: int = 0  # sent to PostgreSQL; a write's packet counts as one
     served_by: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     encode_positions: Callable[[Mapping[int, Position]], str] = str

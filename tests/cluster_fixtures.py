@@ -135,7 +135,7 @@ def service(databases: Databases) -> Iterator[Service]:
 
 
 @contextmanager
-def running_cluster(**topology: int) -> Iterator[Cluster]:
+def running_cluster(**topology: Any) -> Iterator[Cluster]:
     """A cluster in a temporary folder, without fsync; `topology` as `Topology` takes it."""
     _remove_abandoned()
     cluster = _new_cluster(Topology(**topology), made_before=_pristine(Topology(**topology)))
@@ -211,7 +211,7 @@ def _drop_replication(cluster: Cluster, shard: str, database: str) -> None:
     dsn = bootstrap.administrator_dsn(cluster.postgres, node, database)
     with ShardConnection.connect(dsn, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = local")
-        drop_strays(connection, set())
+        drop_strays(connection, set)
 
 
 @contextmanager

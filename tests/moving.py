@@ -34,7 +34,7 @@ TABLES = (
     "idempotency_keys",
     "revoked_sessions",
 )
-_FILL = """
+FILL = """
 INSERT INTO customers SELECT %(store)s, gen_random_uuid(), n || '@example.com', 'Ada ' || n, 'x', now()
 FROM generate_series(1, %(rows)s) AS n;
 INSERT INTO products (store_id, id, title, description, price, stock, attributes, created_at, updated_at)
@@ -50,7 +50,7 @@ FROM customers WHERE store_id = %(store)s;
 INSERT INTO revoked_sessions SELECT %(store)s, id, now() + interval '1 day' FROM customers WHERE store_id = %(store)s;
 """
 # Whatever a move makes, by node or database.
-_MADE = """
+MADE = """
 SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
 UNION ALL SELECT 'subscription ' || subname FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid
     WHERE d.datname = current_database()
@@ -72,16 +72,16 @@ class Stage:
     def scope(self, **fields: Any) -> Scope:
         return Scope(self.market.maps.current().flags, **fields)
 
-    def new_store(self, rows: int = 20) -> tuple[UUID, str]:
+    def new_store(self, rows: int = 20, store_id: UUID | None = None) -> tuple[UUID, str]:
         """A store with so many rows in every table, and its shard."""
-        scope, store_id = self.scope(), ids.new_id()
+        scope, store_id = self.scope(), store_id or ids.new_id()
         values = {"name": "Shop", "currency": "EUR", "key_id": ids.new_id(), "secret_hash": bytes(32)}
         self.market.router.create(
             scope, store_id, CREATE_STORE, values | {"created_at": ids.timestamp(store_id)}
         )
         assert scope.route is not None
         with self.connect(scope.route.shard) as connection, psycopg.ClientCursor(connection) as cursor:
-            cursor.execute(_FILL, {"store": store_id, "rows": rows})
+            cursor.execute(FILL, {"store": store_id, "rows": rows})
         return store_id, scope.route.shard
 
     def add_product(self, store_id: UUID, scope: Scope | None = None) -> UUID:
@@ -154,7 +154,7 @@ class Stage:
 
     def left_over(self) -> list[str]:
         """What moves have made on the shards and not taken away."""
-        made = [row[0] for shard in self.shards for row in self.sql(shard, _MADE)]
+        made = [row[0] for shard in self.shards for row in self.sql(shard, MADE)]
         registered = self.catalog_sql("SELECT 'registered ' || name FROM move_resources")
         return sorted([*made, *(row[0] for row in registered)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from bench.wire import DroppedError, Wire
 SHARES = {"list": 35, "product": 20, "order": 10, "place": 15, "patch": 5}
 WRITES = ("place", "patch")
 READS = ("list", "product", "order")
+ORDERS_ONLY = {"place": 1}
 # A connection is made anew after so many requests, so that all workers get some.
 _LASTS = 50
 
@@ -42,6 +44,7 @@ class Load:
     address: str
     clients: int
     per_second: float
+    shares: Mapping[str, int] = field(default_factory=lambda: SHARES)
     samples: list[Sample] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     placed: dict[str, str] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class Load:
             due = time.monotonic() + pause * draw.random()
             while not self.over.wait(max(0.0, due - time.monotonic())):
                 due = max(due + pause, time.monotonic())
-                (kind,) = draw.choices(tuple(SHARES), tuple(SHARES.values()))
+                (kind,) = draw.choices(tuple(self.shares), tuple(self.shares.values()))
                 getattr(client, kind)()
 
 

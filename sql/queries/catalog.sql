@@ -117,6 +117,12 @@ SELECT
 -- All of them, before they are inserted anew: two nodes that swap ports would meet otherwise (unique host and port).
 DELETE FROM nodes;
 
+-- name: delete_nodes_of_shard
+-- role: primary
+-- returns: none
+-- The nodes of a shard that leaves. Reads the whole table: it is small.
+DELETE FROM nodes WHERE shard = %(shard)s;
+
 -- name: delete_shard
 -- role: primary
 -- returns: none

@@ -22,14 +22,21 @@ FROM moves WHERE id = %(move_id)s;
 -- role: primary
 -- returns: many
 -- What the mover has to do, in order of asking; moves_untidied serves it. `due`: its time for undoing is over, or another
--- move of the same store waits for it to be out of the way.
+-- move of the same store waits for it to be out of the way. A thousand at most: a range can ask for more at once, and the
+-- mover looks ten times a second.
 SELECT id, store_id, from_shard, to_shard, route, state, step, attempt, rows_total, rows_copied, lag_bytes,
     write_pause_ms, verify_ms, error, undo_seconds, undo_until, undo_asked, source_pin, decided_epoch, is_open,
     started_at, finished_at, tidied_at,
     undo_until IS NULL OR undo_until <= clock_timestamp() OR EXISTS (
         SELECT FROM moves AS n WHERE n.store_id = m.store_id AND n.tidied_at IS NULL AND n.id > m.id
     ) AS due
-FROM moves AS m WHERE tidied_at IS NULL ORDER BY id;
+FROM moves AS m WHERE tidied_at IS NULL ORDER BY id LIMIT 1000;
+
+-- name: count_untidied_moves
+-- role: primary
+-- returns: one
+-- How many moves still have something on a shard; moves_untidied serves it.
+SELECT count(*) FROM moves WHERE tidied_at IS NULL AND %(shard)s IN (from_shard, to_shard);
 
 -- name: has_work_for_mover
 -- role: primary

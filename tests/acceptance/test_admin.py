@@ -27,7 +27,7 @@ def test_the_topology_names_every_shard_and_node(market: Service) -> None:
     named = {shard["name"]: [node["name"] for node in shard["nodes"]] for shard in found["shards"]}
     assert named == NODES
     for shard in found["shards"]:
-        assert shard.keys() == {"name", "stores", "share", "nodes"}
+        assert shard.keys() == {"name", "stores", "share", "nodes", "hot_stores"}
     for node in nodes_of(found):
         assert node.keys() == {"name", "role", "healthy", "replay_lag_bytes", "replay_lag_seconds", "pool"}
         assert node["pool"].keys() == {"size", "available", "waiting"}

@@ -47,6 +47,10 @@ DELETE /v1/admin/stores/{store_id}/pin
 POST /v1/admin/moves
 GET /v1/admin/moves/{move_id}
 DELETE /v1/admin/moves/{move_id}
+GET /v1/admin/ranges
+GET /v1/admin/ranges/{low}
+PUT /v1/admin/ranges/{low}
+DELETE /v1/admin/ranges/{low}
 GET /healthz
 GET /readyz
 GET /metrics

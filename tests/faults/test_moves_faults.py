@@ -14,11 +14,16 @@ from uuid import UUID
 import psycopg
 import pytest
 
+import sql
 from errors import Unavailable
 from tests.cluster_fixtures import ROOT, Databases, as_environment, fresh_databases
 from tests.commandline import flask
 from tests.moving import Stage, finish, slow_write, stage, until_state
 from tests.shard_servers import Servers, running_servers, until
+
+READ_STORE = sql.query("read_store")
+# Longer than any test: the map is only looked at when the router asks for it.
+NEVER = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,24 @@ def test_a_failover_of_the_source_has_the_move_begin_again(place: Stage, servers
     assert place.found(move).attempt > 1
     assert place.count("shard-1", store_id) == 0
     assert place.left_over() == []
+
+
+def test_a_worker_that_cannot_ask_the_catalog_does_not_deny_a_store_that_has_moved(
+    place: Stage, servers: Servers, databases: Databases
+) -> None:
+    """It looks in the old home, and cannot know that there is a new one."""
+    store_id = store_on(place, "shard-1")
+    with stage(databases, catalog_poll_seconds=NEVER) as behind:
+        assert place.move(store_id, "shard-0").state == "done"
+        catalog = databases.cluster.primary("shard-0").name
+        servers.freeze(catalog)
+        try:
+            with pytest.raises(Unavailable):
+                behind.market.router.read(behind.scope(), store_id, READ_STORE, {})
+            with pytest.raises(Unavailable):
+                behind.add_product(store_id)
+        finally:
+            servers.thaw(catalog)
 
 
 def written_at_last(place: Stage, store_id: UUID) -> UUID:

@@ -15,6 +15,7 @@ import pytest
 from operations.moves import undo_move
 from tests.cluster_fixtures import ROOT, Databases, as_environment
 from tests.moving import Stage, finish, stage, until_state, writing
+from tests.shard_servers import until
 
 # What a move does, in order. Marks are written until nobody would wait for long: here, once each time.
 FORTH = (
@@ -22,7 +23,7 @@ FORTH = (
     *("copy_rows", "register", "subscribe", "write_mark", "register", "publish", "register", "make_slot"),
     *("register", "subscribe", "write_mark", "write_mark"),
     *("block", "drain", "write_mark", "hold_block", "prepare", "decide", "depart", "open", "opened"),
-    *("drop", "forget", "drop", "forget", "drop", "forget", "enable"),
+    *("drop", "forget", "drop", "forget", "enable", "drop", "forget"),
 )
 # A copy; blocked; blocked without end; decided; departed; the way forth half removed.
 DEEDS: tuple[int, ...] = (10, 22, 25, 27, 28, 32)
@@ -69,9 +70,22 @@ def test_a_mover_that_is_killed_is_followed_by_another(place: Stage, count: int)
     assert place.left_over() == []
 
 
+def test_what_can_be_undone_replicates_back_whoever_began_it(place: Stage) -> None:
+    store_id, source = place.new_store()
+    move = place.ask(store_id, place.other(source), undo_seconds=60)
+    assert kill_after(place, FORTH.index("opened") + 1) == "opened"
+    with place.mover():
+        until(lambda: place.sql(source, "SELECT subname FROM pg_subscription WHERE subenabled"))
+        undo_move(place.market.catalog, move.id)
+        until_state(place, move, "rolled_back")
+    finish(place)
+    assert place.home(store_id) == source
+    assert place.left_over() == []
+
+
 UNDOING = (
     *("register", "claim", "unblock", "register", "claim", "retract"),
-    *("drop", "forget", "drop", "forget", "drop", "forget", "enable", "write_mark", "write_mark"),
+    *("drop", "forget", "drop", "forget", "enable", "drop", "forget", "write_mark", "write_mark"),
     *("block", "drain", "write_mark", "hold_block", "prepare", "decide", "depart", "open"),
 )
 # Blocked without end; decided; departed.

@@ -12,7 +12,15 @@ from devcluster.cluster import Cluster
 from errors import Conflict, NotFound, Unavailable
 from pools.node import Node
 from routing import catalog as catalogs
-from routing.catalog import Catalog, CatalogConnection, NewShard, turn_sharding_off, turn_sharding_on
+from routing.catalog import (
+    Catalog,
+    CatalogConnection,
+    NewShard,
+    delete_shard,
+    insert_shard,
+    turn_sharding_off,
+    turn_sharding_on,
+)
 from routing.ring import PARTITIONS
 from routing.shard_map import Pin, Range, Shard, ShardMapError
 from sql import query
@@ -84,25 +92,55 @@ def test_nodes_that_moved_to_other_ports_are_found_there_and_no_store_moves(cata
     assert after.epoch == before.epoch + 1
 
 
-def test_a_shard_that_is_new_to_an_assigned_ring_comes_last_and_owns_nothing(catalog: Catalog) -> None:
+def test_registering_changes_nothing_about_which_shards_an_assigned_ring_has(catalog: Catalog) -> None:
+    before = catalog.load()
+    catalog.register_shards(shards("shard-0", "shard-1", "a-new-one"))
+    catalog.register_shards(shards("shard-0"))
+    assert catalog.load() == before
+
+
+def test_nodes_of_shards_that_are_not_named_stay_where_they_are(catalog: Catalog) -> None:
+    catalog.register_shards([NewShard("shard-0", 1.0, [Node("shard-0-a", "shard-0", "127.0.0.1", 9)])])
+    nodes = {node.name: node.port for node in catalog.load().map.nodes}
+    assert nodes == {"shard-0-a": 9, "shard-1-a": 2}
+
+
+def test_a_shard_that_joins_comes_last_and_owns_nothing(catalog: Catalog) -> None:
     before = catalog.load().map
-    catalog.register_shards(shards("a-new-one", "shard-0", "shard-1"))
+    (new,) = shards("a-new-one", first_port=3)
+    with catalog.change() as connection:
+        insert_shard(connection, new)
     after = catalog.load().map
     assert [shard.name for shard in after.shards] == ["shard-0", "shard-1", "a-new-one"]
     assert after.share("a-new-one") == 0
     assert after.partitions == before.partitions
+    assert after.epoch > before.epoch
 
 
-def test_a_shard_that_nothing_leads_to_is_removed_when_it_is_no_longer_named(catalog: Catalog) -> None:
-    catalog.register_shards(shards("shard-0", "shard-1", "unused"))
-    catalog.register_shards(shards("shard-0", "shard-1"))
-    assert [shard.name for shard in catalog.load().map.shards] == ["shard-0", "shard-1"]
-
-
-def test_a_shard_that_owns_partitions_is_not_removed(catalog: Catalog) -> None:
+@pytest.mark.parametrize(("name", "port"), [("shard-1", 3), ("shard-2", 2)])
+def test_a_shard_whose_name_or_address_is_taken_does_not_join(catalog: Catalog, name: str, port: int) -> None:
     before = catalog.load()
-    with pytest.raises(Conflict, match="shard-1 cannot be removed: 2048 "):
-        catalog.register_shards(shards("shard-0"))
+    (new,) = shards(name, first_port=port)
+    refused = pytest.raises(Conflict, match=f"{name}, or one of its nodes, is in the shard map")
+    with refused, catalog.change() as connection:
+        insert_shard(connection, new)
+    assert catalog.load() == before
+
+
+def test_a_shard_that_nothing_leads_to_leaves(catalog: Catalog) -> None:
+    before = catalog.load().map
+    with catalog.change() as connection:
+        insert_shard(connection, *shards("unused", first_port=3))
+        delete_shard(connection, "unused")
+    after = catalog.load().map
+    assert (after.shards, after.nodes) == (before.shards, before.nodes)
+    assert after.epoch > before.epoch
+
+
+def test_a_shard_that_owns_partitions_does_not_leave(catalog: Catalog) -> None:
+    before = catalog.load()
+    with pytest.raises(Conflict, match="shard-1 cannot be removed: 2048 "), catalog.change() as connection:
+        delete_shard(connection, "shard-1")
     assert catalog.load() == before
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from devcluster.cluster import Cluster
 from errors import Unavailable
-from routing.catalog import Catalog, Snapshot
+from routing.catalog import Catalog, Snapshot, insert_shard
 from routing.map_cache import MapCache
 from tests.catalogs import CountingSource, catalog_at, connect, empty_catalog, shards, until
 
@@ -79,7 +79,8 @@ def test_a_change_of_a_flag_or_of_the_map_is_seen_by_the_next_poll(cache: MapCac
     assert cache.wait_until_loaded(10)
     catalog.set_flag("redis_cache", True)
     until(lambda: cache.current().flags.redis_cache)
-    catalog.register_shards(shards("shard-0", "shard-1"))
+    with catalog.change() as connection:
+        insert_shard(connection, *shards("shard-1", first_port=2))
     until(lambda: len(cache.current().map.shards) == 2)
     assert cache.current() == catalog.load()
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from uuid import UUID
 
 import pytest
 
 from errors import Conflict, NotFound
+from moves import mover
+from moves.lease import Lease
 from moves.mover import Mover
+from moves.replication import BACK, drop, name_of
+from moves.servers import CatalogConnections, Servers
+from moves.side import Side
 from operations.moves import undo_move
 from tests.cluster_fixtures import Databases
 from tests.moving import Stage, finish, slow_write, stage, until_state, writing
@@ -82,6 +89,27 @@ def test_an_undoing_that_would_lose_a_write_is_refused(place: Stage) -> None:
     assert place.left_over() == []
 
 
+def test_who_cannot_undo_any_more_is_told_before_he_asks(
+    place: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover of the new home, which leaves no slot."""
+    monkeypatch.setattr(mover, "WATCH_SECONDS", 0.1)
+    store_id, source = place.new_store()
+    target = place.other(source)
+    with place.mover():
+        move = until_state(place, place.ask(store_id, target, undo_seconds=60), "done")
+        assert place.found(move).error is None
+        shard_map = place.market.maps.current().map
+        with closing(Servers(place.databases.settings).connect(shard_map, target)) as connection:
+            drop(Side(connection, target, move, 0), "slot", name_of(move, BACK))
+        until(lambda: place.found(move).tidied_at)
+    move = place.found(move)
+    assert move.error == f"it cannot be undone any more: {target} has lost the slot, as after a failover"
+    assert (move.state, place.home(store_id)) == ("done", target)
+    assert place.count(source, store_id) == 0
+    assert place.left_over() == []
+
+
 def test_a_move_is_taken_back_before_its_switch(place: Stage) -> None:
     store_id, source = place.new_store()
     target = place.other(source)
@@ -116,6 +144,12 @@ def test_there_is_one_mover_at_a_time(place: Stage) -> None:
     finish(place)
 
 
+def takes_over(place: Stage, lease: Lease) -> bool:
+    """Whether another mover does, which takes the lease of the first: unless that one renews it just then."""
+    place.catalog_sql("UPDATE mover SET until = '-infinity'")
+    return lease.take()
+
+
 def test_a_mover_whose_lease_was_taken_over_does_nothing_more(place: Stage) -> None:
     """As one that was frozen: another one has the higher term, and the store's standing on both shards."""
     store_id, source = place.new_store()
@@ -123,12 +157,14 @@ def test_a_mover_whose_lease_was_taken_over_does_nothing_more(place: Stage) -> N
     with place.mover() as first:
         with slow_write(place, source, store_id):
             move = until_state(place, place.ask(store_id, target), "verifying")
-            place.catalog_sql("UPDATE mover SET term = term + 1, until = '-infinity'")
-            place.catalog_sql("UPDATE mover SET until = now() + interval '1 hour'")
+            connections = CatalogConnections(place.databases.settings)
+            later = Lease(connections)
+            until(partial(takes_over, place, later))
         first.join()
     assert place.found(move).state == "verifying"
     assert place.home(store_id) == source
-    place.catalog_sql("UPDATE mover SET until = '-infinity'")
+    later.release()
+    connections.close()
     finish(place)
     assert place.found(move).state == "done"
     assert place.home(store_id) == target

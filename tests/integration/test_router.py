@@ -109,6 +109,15 @@ def other_shard(databases: Databases, shard: str) -> str:
 
 def move_away(databases: Databases, store_id: uuid.UUID, source: str) -> int:
     """What a move leaves behind: the store on the other shard, its old home fenced; the map's new epoch."""
+    epoch = copy_away(databases, store_id, source)
+    with psycopg.connect(databases.dsn(source, administrator=True)) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(uuid_hash_extended(%s, 0))", [store_id])
+        connection.execute("UPDATE stores SET epoch = %s WHERE store_id = %s", [epoch, store_id])
+    return epoch
+
+
+def copy_away(databases: Databases, store_id: uuid.UUID, source: str) -> int:
+    """The same, but for the fence."""
     target = other_shard(databases, source)
     with psycopg.connect(databases.catalog_dsn(administrator=True)) as catalog:
         catalog.execute("INSERT INTO pins (store_id, shard) VALUES (%s, %s)", [store_id, target])
@@ -117,9 +126,6 @@ def move_away(databases: Databases, store_id: uuid.UUID, source: str) -> int:
     copied = "INSERT INTO stores VALUES (%s, 'Shop', 'EUR', %s, now())"
     with psycopg.connect(databases.dsn(target, administrator=True)) as connection:
         connection.execute(copied, [store_id, row[0]])
-    with psycopg.connect(databases.dsn(source, administrator=True)) as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(uuid_hash_extended(%s, 0))", [store_id])
-        connection.execute("UPDATE stores SET epoch = %s WHERE store_id = %s", [row[0], store_id])
     return int(row[0])
 
 
@@ -168,6 +174,30 @@ def test_a_write_that_waited_for_a_switch_is_refused_after_it(
     assert len(scopes) == 1
     assert products(databases, source, store_id) == 0
     assert products(databases, target, store_id) == 1
+
+
+def test_a_map_that_is_newer_and_not_new_enough_denies_no_store(
+    databases: Databases, stale_worker: tuple[Router, MapCache]
+) -> None:
+    """Two stores move at one time: who is refused finds the map with the first of them, and is refused again."""
+    router, maps = stale_worker
+    store_id, source = new_store(router, maps)
+    with psycopg.connect(databases.dsn(source, administrator=True)) as mover:
+        mover.execute("SELECT pg_advisory_xact_lock(uuid_hash_extended(%s, 0))", [store_id])
+        scopes: list[Scope] = []
+        writer = threading.Thread(target=lambda: scopes.append(add_product(router, maps, store_id)))
+        writer.start()
+        with psycopg.connect(databases.dsn(source, administrator=True), autocommit=True) as watcher:
+            eventually(lambda: watcher.execute(WAITING_FOR_THE_FENCE).fetchone() is not None)
+        before = maps.current().map.epoch
+        with psycopg.connect(databases.catalog_dsn(administrator=True)) as catalog:
+            catalog.execute("UPDATE map_state SET epoch = epoch + 1")
+        assert maps.refresh(before, timeout_seconds=30).map.epoch == before + 1
+        epoch = copy_away(databases, store_id, source)
+        mover.execute("UPDATE stores SET epoch = %s WHERE store_id = %s", [epoch, store_id])
+    writer.join(30)
+    assert len(scopes) == 1
+    assert products(databases, other_shard(databases, source), store_id) == 1
 
 
 def test_a_store_that_is_nowhere_is_not_found_after_one_look_at_the_catalog(

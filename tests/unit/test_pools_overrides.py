@@ -56,6 +56,15 @@ def test_attributes_that_are_used_of_psycopgs_pool_are_there() -> None:
         "_last_logged",
         "_stalled_at",
         "_process",
+        "_by_store",
+        "_kept",
+        "_latest_store",
+        "_latest_since",
+        "_held",
+        "_hand_over",
+        "_may_have_another",
+        "_may_take",
+        "_check_room",
     )
     assert [name for name in own if hasattr(pool, name)] == []
 

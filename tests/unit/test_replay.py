@@ -71,6 +71,19 @@ def test_replicas_of_the_primary_may_be_read() -> None:
     assert (rounds.state(C).replay_lag_bytes, rounds.state(B).replay_lag_bytes) == (10, 0)
 
 
+def test_a_shard_that_comes_under_the_name_of_one_that_left_has_a_history_of_its_own() -> None:
+    rounds = Rounds()
+    rounds(histories={"b": {2: FORKED_AT_500}}, a=None, b=primary(2, 600), c=replica(2, 600))
+    new_primary, new_replica = (
+        replace(one, system_identifier=8) for one in (primary(1, 100), replica(1, 100))
+    )
+    state = rounds(a=new_primary, b=new_replica, c=new_replica)
+
+    assert state.primary is not None
+    assert (state.primary.name, set(state.replicas)) == (A, {B, C})
+    assert rounds.state(B).replay_lag_bytes == 0
+
+
 def test_of_two_primaries_the_one_on_the_newest_timeline_is() -> None:
     rounds = Rounds()
     state = rounds(
