@@ -130,7 +130,7 @@ def driven(cluster: Cluster) -> Iterator[MoverProcess]:
         yield process
         if process.is_running():
             click.echo(
-                "No service runs: waits until all is tidied up. Ctrl-C leaves that to the next mover.",
+                "Waits until all is tidied up. Ctrl-C leaves that to the next mover.",
                 err=True,
             )
             process.wait()
