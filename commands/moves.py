@@ -174,7 +174,10 @@ def _shown() -> Iterator[Show]:
 
         def show(move: Move) -> None:
             rate = move.rows_copied / max(time.monotonic() - began, 0.001)
-            more = _more(move) or (f"{rate:,.0f} rows/s" if move.state == "copying" else "")
+            left = ((move.rows_total or 0) - move.rows_copied) / max(rate, 0.001)
+            more = _more(move)
+            if move.state == "copying" and move.rows_copied:
+                more = f"{rate:,.0f} rows/s, {left:,.0f} s left"
             description = f"{move.state}: {move.step}" if move.step else move.state
             bar.update(
                 task, description=description, completed=move.rows_copied, total=move.rows_total, more=more

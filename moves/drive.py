@@ -185,10 +185,9 @@ class Drive:
     def _compare_whole(self, handover: Handover, look: Check) -> Baseline | None:
         leaving, arriving = handover.leaving, handover.arriving
 
-        def report(compared: int) -> None:
+        def report(_compared: int) -> None:
             if self._move.is_undecided:
-                step = f"compares both sides, {self._pace.says}: {compared:,} rows"
-                self._record.step(self._move, "verifying", step)
+                self._record.step(self._move, "verifying", f"compares both sides, {self._pace.says}")
 
         return compare_whole(
             self._move,

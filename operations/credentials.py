@@ -32,6 +32,8 @@ FIND_API_KEY = sql.query("find_api_key")
 TRUST_SECONDS = 4.0
 # How far back a poll looks; longer than a revoking transaction may take from its first statement to its commit.
 REVOCATION_WINDOW_SECONDS = 60
+# A worker that has not heard for so long looks every key up again: sooner than the window has gone by.
+FORGET_SECONDS = 30.0
 # Keys a worker remembers; each takes some 200 bytes. The oldest is looked up again when it comes back.
 REMEMBERED_KEYS = 100_000
 
@@ -188,6 +190,11 @@ class Credentials:
 
     def heard_revocations(self, shard: str, asked_at: float, key_ids: list[UUID]) -> None:
         """What a shard answered when it was asked, at `asked_at` of the monotonic clock, which keys were revoked."""
+        heard_at = self._revocations_heard.get(shard)
+        if heard_at is None or asked_at - heard_at > FORGET_SECONDS:
+            # A worker that was frozen, or cut off: what was revoked meanwhile may be out of the window already.
+            with self._lock:
+                self._known_keys.clear()
         for key_id in key_ids:
             if key_id not in self._revoked_keys:
                 self.revoke(key_id)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from uuid import UUID
 
-from psycopg.sql import SQL, Literal
+from psycopg.sql import SQL, Identifier, Literal
 
-from moves.tables import Table, tables_of
+from moves.tables import tables_of
 from pools.connection import ShardConnection
 
 # Of one table, about 200 MB: a second or less. A whole count of a smaller one reads only its key, which begins with
@@ -26,15 +26,16 @@ _SAMPLE = SQL(
 def rows_by_store(connection: ShardConnection, sampled_pages: int = SAMPLED_PAGES) -> Mapping[UUID, int]:
     """Rows of all tables together, by store; also of stores that are only being copied here, or have left."""
     counts: Counter[UUID] = Counter()
-    for table in tables_of(connection):
+    # The store's own row is made where it arrives, and no table's that moves.
+    for table in [Identifier("public", "stores"), *(table.identifier for table in tables_of(connection))]:
         counts.update(_count(connection, table, sampled_pages))
     return counts
 
 
-def _count(connection: ShardConnection, table: Table, sampled_pages: int) -> dict[UUID, int]:
-    (pages,) = connection.execute(_PAGES, [table.identifier.as_string(connection)]).fetchone() or (0,)
+def _count(connection: ShardConnection, table: Identifier, sampled_pages: int) -> dict[UUID, int]:
+    (pages,) = connection.execute(_PAGES, [table.as_string(connection)]).fetchone() or (0,)
     if pages <= sampled_pages:
-        return dict(connection.execute(_COUNT.format(table=table.identifier)).fetchall())
+        return dict(connection.execute(_COUNT.format(table=table)).fetchall())
     percent = Literal(100 * sampled_pages / pages)
-    drawn = connection.execute(_SAMPLE.format(table=table.identifier, percent=percent))
+    drawn = connection.execute(_SAMPLE.format(table=table, percent=percent))
     return {store: round(count * pages / sampled_pages) for store, count in drawn}

@@ -17,6 +17,7 @@ from commands.cluster import Cluster
 from config import load
 from devcluster.control import clean
 from tests.cluster_fixtures import ROOT
+from tests.commandline import flask
 from tests.supervised import Place, wait_until
 
 
@@ -29,23 +30,22 @@ def place(tmp_path: Path) -> Iterator[Place]:
     assert not place.var.exists()
 
 
-def flask(place: Place, *arguments: str) -> subprocess.Popen[str]:
+def flask_process(place: Place, *arguments: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "flask", "--app", "app", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, cwd=ROOT, env=place.environ, stdout=pipe, stderr=pipe, text=True)
 
 
 def run(place: Place, *arguments: str) -> str:
-    with flask(place, *arguments) as process:
-        stdout, stderr = process.communicate()
-    assert process.returncode == 0, stderr
-    return stdout
+    answer = flask(load({"VAR": str(place.var)}), *arguments)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
 
 
 @contextmanager
 def killed(place: Place, *arguments: str) -> Iterator[None]:
     """A command, killed at the end of the block with all that it has started but servers."""
-    with flask(place, *arguments) as process:
+    with flask_process(place, *arguments) as process:
         yield
         found = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
         for each in found:
@@ -101,7 +101,7 @@ def test_a_shard_comes_and_goes_whoever_is_killed_on_the_way(place: Place) -> No
 
 
 def test_a_cluster_stops_while_a_shard_is_being_made_and_starts_without_it(place: Place) -> None:
-    with place.up() as up, flask(place, "shards", "add", "grown") as adding:
+    with place.up() as up, flask_process(place, "shards", "add", "grown") as adding:
         wait_until((place.layout.data / ".making-grown-b").exists)
         up.terminate()
         assert up.wait() == 0
@@ -110,3 +110,7 @@ def test_a_cluster_stops_while_a_shard_is_being_made_and_starts_without_it(place
     with place.up():
         assert servers(place) == {"shard-0-a", "shard-0-b", "redis"}
         assert shares(place) == {"shard-0": 1}
+        assert list(place.layout.data.glob("grown-*"))
+        run(place, "shards", "remove", "grown")
+        assert not list(place.layout.data.glob("grown-*"))
+        assert json.loads(place.layout.shards.read_text()) == {}

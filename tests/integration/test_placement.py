@@ -15,7 +15,7 @@ from errors import Conflict
 from operations import stores
 from operations.moves import move_store, unpin_store
 from operations.placement import Placement, change_placement, one_at_a_time
-from routing.catalog import Catalog, turn_sharding_off
+from routing.catalog import Catalog, insert_shard, turn_sharding_off
 from routing.ring import PARTITIONS, assign
 from routing.shard_map import Pin, Range, ShardMap, ShardMapError
 from tests.catalogs import catalog_at, connect, empty_catalog, shards
@@ -42,7 +42,8 @@ def catalog(catalog_dsn: str) -> Catalog:
     """A catalog with two shards, and a third that owns nothing."""
     catalog = catalog_at(catalog_dsn)
     catalog.register_shards(shards("shard-0", "shard-1"))
-    catalog.register_shards(shards("shard-0", "shard-1", "shard-2"))
+    with catalog.change() as connection:
+        insert_shard(connection, *shards("shard-2", first_port=30))
     return catalog
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from uuid import UUID
 import pytest
 
 import ids
+import sql
 from moves.mover import Mover
 from operations.placement import Placement, change_placement, one_at_a_time
 from operations.sizes import rows_by_store
@@ -125,6 +127,31 @@ def test_a_shard_with_too_much_gives_some_away_and_keeps_its_whale(place: Stage)
     assert rebalance(place, "--pin-whales").stdout.endswith("0 stores moved, 0 rows.\n")
 
 
+def test_load_counts_beside_rows(place: Stage) -> None:
+    """As the workers report it: of three stores of the same size on one shard two do all the work."""
+    home = place.new_store(rows=10)[1]
+    stores = [new_store_on(place, home, rows=10) for _ in range(2)]
+    first = place.sql(home, "SELECT store_id FROM stores ORDER BY store_id LIMIT 1")[0][0]
+    for _ in range(3):
+        new_store_on(place, place.other(home), rows=10)
+    rates = [50.0, 100.0, 0.5]  # requests, statements, and seconds in PostgreSQL
+    report = {
+        "shards": {home: [value * 2 for value in rates]},
+        "stores": [[str(store), home, *rates] for store in stores],
+    }
+    values = {"worker": "test", "load": json.dumps(report), "expires_seconds": 15.0}
+    assert "0 stores to move" in rebalance(place, "--dry-run").stdout
+    with place.market.catalog.connect() as connection:
+        connection.execute(sql.query("put_worker_load").text, values)
+    plan = rebalance(place, "--dry-run", "--tolerance", "0.5")
+    place.catalog_sql("DELETE FROM worker_loads")
+    moved = [line.split() for line in plan.stdout.splitlines() if f"  {home}  {place.other(home)}  " in line]
+    assert len(moved) == 1, plan
+    assert moved[0][0] in {str(store) for store in stores}
+    assert str(first) not in {line[0] for line in moved}
+    assert "50.0% of the load" in plan.stdout
+
+
 def test_a_move_that_fails_is_reported_and_the_others_go_on(place: Stage) -> None:
     """One that is under way is waited for, and not asked for again."""
     lost, begun, *others = stores_that_stay(place, 3)
@@ -162,6 +189,27 @@ def test_it_stops_on_request_and_goes_on_when_it_is_run_again(place: Stage) -> N
     assert ", 2 have not begun. Run it again to go on." in said
     assert rebalance(place, *NOTHING_BUT_STAYS).stdout.endswith("2 stores moved, 16 rows.\n")
     assert {place.home(store) for store in stores} == {belongs(place, store) for store in stores}
+
+
+def test_ranges_and_pins_are_set_and_given_up(place: Stage) -> None:
+    store, home = place.new_store(rows=1)
+    target, high = place.other(home), str(UUID(int=store.int + 1))
+
+    def shards(*arguments: object) -> Answer:
+        settings = replace(place.settings, admin_user="", move_undo_seconds=0.0)
+        return flask(settings, "shards", *map(str, arguments))
+
+    assert shards("set-range", store, high, target).stdout == f"{store} to {high}: 1 stores moved.\n"
+    assert place.home(store) == target
+    assert str(store) in shards("ranges").stdout
+    assert_refused(shards("set-range", UUID(int=store.int - 1), high, home), "overlaps")
+    assert_refused(shards("set-range", store, store, home), "empty")
+    assert shards("pin", store, target).stdout == f"{store} is pinned to {target}.\n"
+    assert shards("drop-range", store).stdout == f"{store} to {high}: 0 stores moved.\n"
+    assert place.home(store) == target
+    assert shards("unpin", store).stdout == f"{store} goes by ranges and ring: {home}.\n"
+    assert place.home(store) == home
+    assert_refused(shards("drop-range", store), "No range begins there")
 
 
 def test_what_cannot_be_done_now_is_refused(place: Stage) -> None:
