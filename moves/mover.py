@@ -61,6 +61,7 @@ class Mover:
         try:
             lease = self._take()
             while lease is not None:
+                logger.info("drives the moves, as the mover of term %d", lease.term)
                 try:
                     self._run(lease)
                 except MoverReplaced as error:

@@ -4,7 +4,8 @@
     .venv/bin/python -m bench.moves --moves 50 --rows 100000
 
 Clients read and write the store that moves, and one on each shard that does not, a fixed number of times a second each.
-After each move nothing moves for as long as that took, so that whatever else the machine has to do troubles both alike.
+After each move nothing moves for a part of the time that it took, so that whatever else the machine has to do troubles
+both alike.
 Tables in Markdown. Exits with 1 where a request failed, a move did, or an order is lost or doubled.
 """
 
@@ -58,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--per-second", type=float, default=10.0, help="requests of each client (%(default)s)"
     )
     parser.add_argument("--undo-seconds", type=float, default=1.0, help="after each move (%(default)s)")
+    parser.add_argument(
+        "--still", type=float, default=1.0, help="nothing moves for so many times a move (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     servers = Servers(config.load().var)
     moving, *others = open_stores(servers, PRODUCTS)[:1] + open_stores(servers, PRODUCTS)
@@ -78,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in range(options.moves):
                 began = time.monotonic()
                 moves.append(_move(servers, watch, moving, number, options.undo_seconds))
-                time.sleep(time.monotonic() - began)
+                time.sleep(options.still * (time.monotonic() - began))
         finally:
             for load in loads:
                 load.stop()
@@ -91,8 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checked = audit(servers, [now, *others], placed)
     failed = [reason for load in loads for reason in load.failed]
     print(report(moves, loads[0], loads[1:], watch))
+    requests = sum(len(load.samples) for load in loads)
+    server_errors = sum(": 5" in reason[:12] for reason in failed)
     print(
-        f"\n{len(moves)} moves; requests: {sum(len(load.samples) for load in loads)}, failed: {len(failed)}; {checked}"
+        f"\n{len(moves)} moves; requests: {requests}, failed: {len(failed)}, of them 5xx: {server_errors}; {checked}"
     )
     for reason in failed[:5]:
         print(f"  {reason}")

@@ -144,6 +144,19 @@ def test_the_last_connection_is_kept_for_others_while_they_use_the_pool(opened: 
     assert pool.gauge().available == 4
 
 
+def test_what_a_store_was_given_in_line_is_part_of_what_it_holds(opened: Open) -> None:
+    pool = opened(pool_size=2, store_pool_share=0.5)
+    use(pool, SHOP)
+    held = [pool.lend(None), pool.lend(None)]
+    with queue(pool) as line:
+        first, second = line.join(WHALE, "whale"), line.join(WHALE, "whale")
+        pool.putconn(held.pop())  # at once, before whoever it is given to has woken up
+        pool.putconn(held.pop())
+        assert (pool.gauge().available, pool.gauge().waiting) == (1, 1)
+        for future in (first, second):
+            pool.putconn(future.result(timeout=30))
+
+
 def test_a_store_that_nobody_shares_a_pool_with_may_have_all_of_it(opened: Open, alone: None) -> None:
     pool = opened(pool_size=4)
     use(pool, SHOP)
