@@ -11,6 +11,7 @@ As context managers, for other scopes and settings: `running_cluster`, `fresh_da
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import random
@@ -285,7 +286,17 @@ def _wait_until_ready(base_url: str, process: subprocess.Popen[bytes], log: Path
 
 
 def _remove_abandoned() -> None:
-    """Stop and delete what a killed run left. A cluster's folder names the process that made it."""
+    """Stop and delete what a killed run left. A cluster's folder names the process that made it.
+
+    One process after the other: whoever cleans holds the cluster's lock, and another would take it for its supervisor,
+    which is asked to stop.
+    """
+    with (Path(tempfile.gettempdir()) / f"{_FOLDER_PREFIX}{os.geteuid()}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        _remove_abandoned_alone()
+
+
+def _remove_abandoned_alone() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*-*"):
         maker = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
         ours = maker.isdecimal() and folder.is_dir() and folder.stat().st_uid == os.geteuid()
