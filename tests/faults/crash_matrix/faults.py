@@ -40,12 +40,17 @@ class Scene:
     mover: int
 
 
+# Brings back what was broken; the server, if any, that then still has to come back as a replica.
+Mend = Callable[[], str | None]
+Strike = Callable[[Scene], Mend]
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`strike` breaks something and returns what brings it back; then comes `afterwards`, if anything has to."""
+    """`strike` breaks something, and returns how it is mended."""
 
     name: str
-    strike: Callable[[Scene], Callable[[], None]]
+    strike: Strike
     lasts_seconds: float
     catalog: str = APART
     drops: bool = False  # clients' connections end
@@ -75,8 +80,8 @@ def _catalog(scene: Scene) -> str:
 Where = Callable[[Scene], str]
 
 
-def _killed(where: Where) -> Callable[[Scene], Callable[[], None]]:
-    def strike(scene: Scene) -> Callable[[], None]:
+def _killed(where: Where) -> Strike:
+    def strike(scene: Scene) -> Mend:
         upkeep = scene.ground.upkeep
         node = upkeep.primary(where(scene))
         upkeep.kill(node)
@@ -85,8 +90,8 @@ def _killed(where: Where) -> Callable[[Scene], Callable[[], None]]:
     return strike
 
 
-def _frozen(where: Where) -> Callable[[Scene], Callable[[], None]]:
-    def strike(scene: Scene) -> Callable[[], None]:
+def _frozen(where: Where) -> Strike:
+    def strike(scene: Scene) -> Mend:
         node = scene.ground.upkeep.primary(where(scene))
         scene.ground.servers.freeze(node)
         return lambda: scene.ground.servers.thaw(node)
@@ -94,10 +99,10 @@ def _frozen(where: Where) -> Callable[[Scene], Callable[[], None]]:
     return strike
 
 
-def _failed_over(where: Where, *, frozen: bool = False) -> Callable[[Scene], Callable[[], None]]:
+def _failed_over(where: Where, *, frozen: bool = False) -> Strike:
     """The old primary is killed, or frozen and awake again when another one has taken its place."""
 
-    def strike(scene: Scene) -> Callable[[], None]:
+    def strike(scene: Scene) -> Mend:
         upkeep, servers = scene.ground.upkeep, scene.ground.servers
         shard = where(scene)
         node = upkeep.primary(shard)
@@ -106,11 +111,11 @@ def _failed_over(where: Where, *, frozen: bool = False) -> Callable[[Scene], Cal
         else:
             upkeep.kill(node)
 
-        def mend() -> None:
+        def mend() -> str:
             upkeep.fail_over(shard)
             if frozen:
                 servers.thaw(node)
-            scene.ground.comes_back(node)
+            return node
 
         return mend
 
@@ -122,7 +127,7 @@ def _redis(scene: Scene) -> int:
     return next(process.pid for process in launcher.recorded() if process.name == "redis")
 
 
-def _redis_killed(scene: Scene) -> Callable[[], None]:
+def _redis_killed(scene: Scene) -> Mend:
     os.kill(_redis(scene), signal.SIGKILL)
     return lambda: scene.ground.upkeep.start("redis")
 
@@ -134,8 +139,8 @@ def _worker(scene: Scene) -> int:
 
 def _signalled(
     process: Callable[[Scene], int], number: signal.Signals, then: signal.Signals | None = None
-) -> Callable[[Scene], Callable[[], None]]:
-    def strike(scene: Scene) -> Callable[[], None]:
+) -> Strike:
+    def strike(scene: Scene) -> Mend:
         pid = process(scene)
         os.kill(pid, number)
 

@@ -111,16 +111,21 @@ class Ground:
     # What is there.
 
     def left_over(self) -> list[str]:
-        """What moves have made and not taken away: on the shards, on every single server, in the catalog."""
+        """What moves have made and not taken away: on the shards' primaries, in the catalog."""
         found = [row[0] for shard in self.shards for row in self.sql(shard, MADE)]
-        patterns = [f"{prefix}%" for prefix in PREFIXES]
-        for node in self.servers.nodes:
-            for (slot,) in self.servers.sql(node.name, _SLOTS, patterns):
-                found.append(f"slot {slot} on {node.name}")
         with self._catalog_connection() as connection:
             registered = connection.execute("SELECT shard, kind, name FROM move_resources")
             found += [f"registered {' '.join(row)}" for row in registered]
         return sorted(found)
+
+    def slots_left(self) -> list[str]:
+        """The same on every single server, also one that was a primary: a slot there would keep its log for good."""
+        patterns = [f"{prefix}%" for prefix in PREFIXES]
+        return [
+            f"slot {slot} on {node.name}"
+            for node in self.servers.nodes
+            for (slot,) in self.servers.sql(node.name, _SLOTS, patterns)
+        ]
 
     def count(self, shard: str, store: Store) -> int:
         """All rows of the store there."""
@@ -158,9 +163,10 @@ class Ground:
             cursor = connection.execute(text, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
-    def comes_back(self, node: str) -> None:
-        """A server that was failed over is a replica from now on."""
-        self.upkeep.rejoin(node)
+    def comes_back(self, node: str | None) -> None:
+        """A server that was failed over, if one was, is a replica from now on."""
+        if node is not None:
+            self.upkeep.rejoin(node)
 
     def await_whole(self) -> None:
         for shard in self.shards:

@@ -66,8 +66,12 @@ def play(ground: Ground, fault: Fault, steps: Sequence[Step], *, odd: bool = Fal
         # Those last whose writers wait at their gate.
         for waits in (False, True):
             _stand(ground, [case for case in cases if case.step.writers_wait is waits], direction.target)
-        back = _suffer(ground, fault, direction, cases)
+        back, old_primary = _suffer(ground, fault, direction, cases)
+        # Beside what is waited for: it may have to be copied anew.
+        rejoin = threading.Thread(target=ground.comes_back, args=(old_primary,))
+        rejoin.start()
         _await(ground, cases, back)
+        rejoin.join()
     finally:
         for case in cases:
             ground.open_gate(case.store)
@@ -76,6 +80,7 @@ def play(ground: Ground, fault: Fault, steps: Sequence[Step], *, odd: bool = Fal
     for case in cases:
         _judge(ground, case, direction, fault)
     ground.await_whole()
+    cases[0].outcome.wrong += ground.slots_left()
     return [case.outcome for case in cases]
 
 
@@ -85,16 +90,18 @@ def _stand(ground: Ground, cases: Sequence[_Case], target: str) -> None:
     until(lambda: all(ground.standing(case.store) for case in cases), PATIENCE_SECONDS)
 
 
-def _suffer(ground: Ground, fault: Fault, direction: Direction, cases: Sequence[_Case]) -> float:
-    """The fault, from its beginning to its end; when that was."""
+def _suffer(
+    ground: Ground, fault: Fault, direction: Direction, cases: Sequence[_Case]
+) -> tuple[float, str | None]:
+    """The fault, from its beginning to its end; when that was, and who was a primary before."""
     mover = ground.standing(cases[0].store)
     assert mover is not None
     mend = fault.strike(Scene(ground, direction, mover))
     for case in cases:
         ground.open_gate(case.store)
     threading.Event().wait(fault.lasts_seconds)
-    mend()
-    return time.monotonic()
+    old_primary = mend()
+    return time.monotonic(), old_primary
 
 
 def _await(ground: Ground, cases: Sequence[_Case], back: float) -> None:
