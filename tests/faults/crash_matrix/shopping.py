@@ -12,7 +12,7 @@ from bench.wire import Answer, DroppedError, Wire
 
 # Longer than a request is patient, whatever is frozen.
 TIMEOUT_SECONDS = 12.0
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.1
 _CREATED, _OK, _TOLD_TO_WAIT, _UNAVAILABLE = 201, 200, 409, 503
 
 
