@@ -108,13 +108,16 @@ class Handover:
 
     def _compare(self) -> None:
         """What was written since the baseline; all of it where there is none, or where that makes a difference: it may
-        only look as if (`written_since`)."""
+        only look as if (`written_since`). Raises `MoveFailed` where it is one, `MoveInterrupted` where the block was
+        over before that was known."""
         here, there = self.leaving.connection, self.arriving.connection
         if self.baseline is not None:
             since = {here: self.baseline.leaving, there: self.baseline.arriving}
             if not on_both(here, there, lambda one: digest_since(one, *self._rows, since[one])):
                 return
         if found := on_both(here, there, lambda one: whole_digest(one, *self._rows)):
+            # Where it is over, or this was the primary of another timeline, writes may have passed.
+            self.leaving.hold_block()
             raise MoveFailed(f"the copies differ: {'; '.join(found)}")
 
     @property

@@ -92,7 +92,7 @@ def test_a_publication_goes_when_the_writes_that_may_have_seen_it_have_ended(
         with place.connect(side.shard) as writer, writer.transaction():
             writer.execute("UPDATE products SET price = 2 WHERE store_id = %s", [move.store_id])
             drop = in_thread(lambda: replication.drop(side, "publication", name))
-            until(lambda: not place.sql(side.shard, "SELECT FROM pg_publication_rel"))
+            until(lambda: not place.sql(side.shard, "SELECT prrelid FROM pg_publication_rel"))
             assert place.sql(side.shard, "SELECT pubname FROM pg_publication") == [(name,)]
             assert drop.is_alive()
         drop.join()

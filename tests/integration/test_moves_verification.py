@@ -12,9 +12,11 @@ import psycopg
 import pytest
 
 from moves import switch
+from moves.errors import MoveInterrupted
 from moves.switch import Handover
 from tests.cluster_fixtures import Databases
 from tests.moving import Stage, finish, in_thread, slow_write, stage, until_state, writing
+from tests.shard_servers import until
 
 TITLE = "UPDATE products SET title = 'Nug' || substr(title, 4) WHERE store_id = %(store)s AND price = 3"
 # Each keeps the price by which the others are told apart.
@@ -167,6 +169,42 @@ def test_what_happens_after_the_great_comparison_is_found_in_the_switch(
     place.add_product(store_id)
     assert place.count(target, store_id) == 0
     assert place.left_over() == []
+
+
+def test_a_difference_proves_nothing_once_the_block_is_over(
+    place: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the mover was frozen, or its old home was and has been failed over: writes have passed."""
+    store_id, source = place.new_store()
+    target = place.other(source)
+    compare = Handover._compare
+    differed: list[MoveInterrupted] = []
+
+    def compare_late(handover: Handover) -> None:
+        if differed:
+            return compare(handover)
+        blocked = (
+            "SELECT FROM moving_stores WHERE id = %s AND standing = 'blocked' AND until > clock_timestamp()"
+        )
+        until(lambda: not place.sql(source, blocked, store_id))
+        with place.connect(target) as connection, as_if_replicated(connection):
+            connection.execute(EXTRA, {"store": store_id})
+        try:
+            compare(handover)
+        except MoveInterrupted as error:
+            differed.append(error)
+            raise
+        finally:
+            with place.connect(target) as connection, as_if_replicated(connection):
+                connection.execute("DELETE FROM order_items WHERE store_id = %s AND line = 2", [store_id])
+
+    monkeypatch.setattr(Handover, "_compare", compare_late)
+    monkeypatch.setattr(switch, "BLOCK_SECONDS", 0.5)
+    move = place.move(store_id, target)
+    assert move.error is None
+    assert (move.state, move.attempt) == ("done", 1)
+    assert len(differed) == 1
+    assert place.home(store_id) == target
 
 
 def test_a_switch_compares_only_what_was_written_since(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
