@@ -183,9 +183,7 @@ def test_a_difference_proves_nothing_once_the_block_is_over(
     def compare_late(handover: Handover) -> None:
         if differed:
             return compare(handover)
-        blocked = (
-            "SELECT FROM moving_stores WHERE id = %s AND standing = 'blocked' AND until > clock_timestamp()"
-        )
+        blocked = "SELECT id FROM moving_stores WHERE id = %s AND standing = 'blocked' AND until > clock_timestamp()"
         until(lambda: not place.sql(source, blocked, store_id))
         with place.connect(target) as connection, as_if_replicated(connection):
             connection.execute(EXTRA, {"store": store_id})
