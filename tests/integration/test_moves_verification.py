@@ -191,6 +191,7 @@ def test_a_difference_proves_nothing_once_the_block_is_over(
             compare(handover)
         except MoveInterrupted as error:
             differed.append(error)
+            monkeypatch.setattr(switch, "BLOCK_SECONDS", 3.0)
             raise
         finally:
             with place.connect(target) as connection, as_if_replicated(connection):
