@@ -94,6 +94,24 @@ def test_a_mover_that_was_frozen_does_nothing_when_it_wakes(place: Stage) -> Non
     assert place.left_over() == []
 
 
+def test_a_worker_that_cannot_ask_the_catalog_does_not_deny_a_store_that_has_moved(
+    place: Stage, servers: Servers, databases: Databases
+) -> None:
+    """It looks in the old home, and cannot know that there is a new one."""
+    store_id = store_on(place, "shard-1")
+    with stage(databases, catalog_poll_seconds=NEVER) as behind:
+        assert place.move(store_id, "shard-0").state == "done"
+        catalog = databases.cluster.primary("shard-0").name
+        servers.freeze(catalog)
+        try:
+            with pytest.raises(Unavailable):
+                behind.market.router.read(behind.scope(), store_id, READ_STORE, {})
+            with pytest.raises(Unavailable):
+                behind.add_product(store_id)
+        finally:
+            servers.thaw(catalog)
+
+
 def test_a_failover_of_the_source_has_the_move_begin_again(place: Stage, servers: Servers) -> None:
     """Its slot is gone; nothing that was acknowledged is."""
     store_id = store_on(place, "shard-1")
@@ -115,24 +133,6 @@ def test_a_failover_of_the_source_has_the_move_begin_again(place: Stage, servers
     assert place.found(move).attempt > 1
     assert place.count("shard-1", store_id) == 0
     assert place.left_over() == []
-
-
-def test_a_worker_that_cannot_ask_the_catalog_does_not_deny_a_store_that_has_moved(
-    place: Stage, servers: Servers, databases: Databases
-) -> None:
-    """It looks in the old home, and cannot know that there is a new one."""
-    store_id = store_on(place, "shard-1")
-    with stage(databases, catalog_poll_seconds=NEVER) as behind:
-        assert place.move(store_id, "shard-0").state == "done"
-        catalog = databases.cluster.primary("shard-0").name
-        servers.freeze(catalog)
-        try:
-            with pytest.raises(Unavailable):
-                behind.market.router.read(behind.scope(), store_id, READ_STORE, {})
-            with pytest.raises(Unavailable):
-                behind.add_product(store_id)
-        finally:
-            servers.thaw(catalog)
 
 
 def written_at_last(place: Stage, store_id: UUID) -> UUID:
