@@ -15,7 +15,6 @@ from commands import failover_upstream as upstream
 from commands.cluster import Cluster
 from commands.terminal import Failure, error_text
 from errors import StatementDeadline
-from moves.tables import tables_of
 from pools.connection import ShardConnection
 from pools.node import Node
 from routing.shard_map import ShardMap
@@ -42,6 +41,10 @@ FROM pg_is_in_recovery() AS role (in_recovery)
 _FOREIGN = """
 SELECT count(*) FILTER (WHERE relname = 'schema_migrations') = 0 AND count(*) > 0 FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+"""
+_OF_STORES = """
+SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'store_id'
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped ORDER BY relname
 """
 
 
@@ -183,8 +186,7 @@ def _check_empty(cluster: Cluster, primary: Node) -> None:
             raise Failure(
                 f"{cluster.settings.database_name} on {primary.name} has tables that no migration here has made"
             )
-        # The stores themselves are no table whose rows move.
-        for table in ("stores", *(table.name for table in tables_of(connection))):
+        for (table,) in connection.execute(_OF_STORES).fetchall():
             text = psycopg.sql.SQL("SELECT EXISTS (SELECT FROM {})").format(
                 psycopg.sql.Identifier("public", table)
             )

@@ -113,7 +113,7 @@ class Router:
         """The one row, or None, of a write in a store, committed.
 
         The fence in front refuses it where the shard map is too old; then the map is refreshed and the write routed
-        again: once, or twice where the map at hand was newer, but older than the store's move. While the store changes
+        again, by `ROUTES` maps in all, each newer than the one before. While the store changes
         its shard the write waits here, without a connection. Raises `NotFound` where there is no such store,
         `Unavailable` where only the catalog would know and is away, `CommitInDoubt` where nobody can know, and where
         the write depends on a lease `LeaseOver` unless that still held when all else was done.
@@ -179,7 +179,7 @@ class Router:
                     return []
                 raise
 
-        with ThreadPoolExecutor(len(shards)) as threads:
+        with ThreadPoolExecutor(len(shards), "every-shard") as threads:
             return dict(zip(shards, threads.map(ask, shards), strict=True))
 
     def shards(self) -> Sequence[str]:

@@ -251,12 +251,15 @@ def as_environment(settings: Settings) -> dict[str, str]:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many neighbouring ports that nobody listens on."""
+    """The first of so many neighbouring ports that nobody listens on, and no test beside this one is about to."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = _PORTS[len(_PORTS) * number // processes : len(_PORTS) * (number + 1) // processes]
     for _ in range(200):
-        first = random.randrange(_PORTS.start, _PORTS.stop - count)
+        first = random.randrange(mine.start, mine.stop - count)
         if all(_is_free(port) for port in range(first, first + count)):
             return first
-    raise RuntimeError(f"no {count} free ports in {_PORTS}")
+    raise RuntimeError(f"no {count} free ports in {mine}")
 
 
 def _is_free(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,12 +18,13 @@ from psycopg.sql import SQL, Identifier
 from commands.cluster import Cluster
 from config import Settings
 from devcluster.topology import HOST
-from errors import Conflict
+from errors import Conflict, NodeUnavailable
 from operations.flags import set_flag
 from operations.growth import forget_shard, join_ring, leave_ring
 from operations.moves import pin_store
 from operations.placement import one_at_a_time
 from pools.node import Node
+from pools.pool import NodePool
 from routing.catalog import NewShard
 from sql import query
 from tests.cluster_fixtures import Databases
@@ -238,3 +240,48 @@ def test_a_shard_on_its_way_out_gets_nothing_and_can_be_kept(
     assert answer.returncode == 0, answer.stderr
     assert [catalog.load().map.share(shard) for shard in place.shards] == [0.5, 0.5]
     assert {store: place.home(store) for store in stores} == homes
+
+
+def test_a_request_that_finds_its_shard_gone_goes_where_the_store_is(
+    place: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was routed by the map before, and asks for the pool when that map has been replaced."""
+    with without_shard_1(place) as nodes:
+        await_map(place)
+        store, _ = place.new_store(rows=1)
+        router, catalog, read = place.market.router, place.market.catalog, partial(stores_of, place)
+        primary, test = place.market.pools.primary, threading.current_thread()
+
+        def leaves_meanwhile(shard: str) -> NodePool:
+            # Not for the worker's own threads, which ask for pools at any time.
+            thread = threading.current_thread()
+            asks = thread is test or thread.name.startswith("every-shard")
+            if asks and shard == "shard-1" and len(map_shards(place)) == 2:
+                place.catalog_sql("UPDATE pins SET shard = 'shard-0' WHERE store_id = %s", store)
+                leave_ring(catalog, "shard-1", read)
+                forget_shard(catalog, "shard-1", read)
+                until(lambda: map_shards(place) == ["shard-0"])
+                with pytest.raises(NodeUnavailable):
+                    primary(shard)
+            return primary(shard)
+
+        monkeypatch.setattr(place.market.pools, "primary", leaves_meanwhile)
+
+        def led_astray() -> None:
+            join_ring(catalog, NewShard("shard-1", 1.0, nodes), read)
+            place.catalog_sql("UPDATE pins SET shard = 'shard-1', stays = false WHERE store_id = %s", store)
+            place.catalog_sql("INSERT INTO pins VALUES (%s, 'shard-1') ON CONFLICT DO NOTHING", store)
+            place.catalog_sql(query("raise_epoch").text)
+            await_map(place)
+
+        led_astray()
+        place.add_product(store)
+        led_astray()
+        assert router.read(place.scope(), store, READ_STORE, {})[0]
+        led_astray()
+        answers = router.on_every_shard(
+            place.scope(), LIST_STORES, {"before": UUID(int=2**128 - 1), "limit": 100}
+        )
+        assert store in {found for rows in answers.values() for found, _ in rows}
+        led_astray()
+        assert router.ping("shard-1")
