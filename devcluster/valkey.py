@@ -37,8 +37,7 @@ class Valkey:
         """Start it and wait until it answers. Raises `ClusterError` with the server's own reason."""
         folder = self.layout.server(node.name)
         if not folder.exists():
-            folder.mkdir(mode=0o700)
-            self.layout.account.give(folder)
+            self._make(folder)
         # Configured on standard input: a file would keep the password.
         process = self.launcher.server(
             node.name, node.kind, [self.programs.valkey, "-"], cwd=folder, text=self._configuration(node)
@@ -53,6 +52,13 @@ class Valkey:
                 raise ClusterError(f"{node.name} is not ready after {_START_SECONDS:.0f} s: see {log}")
             time.sleep(_POLL_SECONDS)
         return process
+
+    def _make(self, folder: Path) -> None:
+        """Under another name, until it is the servers' account's: a start that is killed leaves no folder of root's."""
+        making = folder.with_name(f".making-{folder.name}")
+        making.mkdir(mode=0o700, exist_ok=True)
+        self.layout.account.give(making)
+        making.rename(folder)
 
     def _configuration(self, node: ValkeyNode) -> str:
         lines = [

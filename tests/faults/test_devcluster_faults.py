@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,12 @@ def test_a_start_that_is_killed_halfway_is_mended_by_the_next(place: Place, reac
     with place.start() as process:
         wait_until((place.layout.data / reached).exists)
         process.kill()
+    # As if it had died a moment earlier, over a folder that is not the servers' account's yet.
+    making = place.layout.data / ".making-redis"
+    with suppress(FileNotFoundError):
+        (place.layout.data / "redis").rename(making)
+    making.mkdir(exist_ok=True)
+    os.chown(making, os.geteuid(), os.getegid())
     with place.up():
         place.write(1)
         wait_until(lambda: place.read("shard-0-b") == [1])
