@@ -193,6 +193,7 @@ def fresh_databases(cluster: Cluster, **settings: Any) -> Iterator[Databases]:
             connection.execute(f'CREATE DATABASE "{clone}" TEMPLATE "{template}" STRATEGY wal_log')
     values = publish.settings_values(cluster) | {"DATABASE_NAME": name, "VAR": str(cluster.layout.var)}
     values["REDIS_PATIENCE_SECONDS"] = "0.5"  # on a busy machine a server that is well must not seem frozen
+    values["POOL_TIMEOUT_SECONDS"] = "5"  # nor a line that moves on, if slowly, like one that stands still
     values["MOVE_ROWS_PER_SECOND"] = "0"  # nobody else is there to be spared
     values["CATALOG_DSN"] = make_conninfo(values["CATALOG_DSN"], dbname=f"{name}_catalog")
     try:

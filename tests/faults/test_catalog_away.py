@@ -75,8 +75,18 @@ def loaded(cache: MapCache) -> MapCache:
     return cache
 
 
+def answers(catalog: Catalog) -> bool:
+    """Whether its primary does."""
+    try:
+        catalog.epoch()
+    except NodeUnavailable:
+        return False
+    return True
+
+
 def toggle(catalog: Catalog, cache: MapCache) -> bool:
-    """Change a flag; what it is now."""
+    """Change a flag, once the primary is back: the replica may be before it. What the flag is now."""
+    until(lambda: answers(catalog))
     enabled = not cache.current().flags.redis_cache
     catalog.set_flag("redis_cache", enabled)
     return enabled
