@@ -17,6 +17,7 @@ import os
 import struct
 from collections.abc import Iterable, Mapping
 from math import isnan, nan
+from time import sleep
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -269,6 +270,10 @@ def forget_process(pid: int) -> None:
     mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
+# Making a file takes a worker microseconds, unless it has to wait for the processor in between.
+_PAUSES_SECONDS = (0.0, 0.01, 0.03, 0.1, 0.3)
+
+
 class _WithoutGone:
     """Another collector's metrics, less the samples that are NaN."""
 
@@ -283,11 +288,13 @@ class _WithoutGone:
 
 def render() -> bytes:
     """The text of `/metrics` (`CONTENT_TYPE`), for all workers together."""
-    try:
-        return _render()
-    except (struct.error, RuntimeError, FileNotFoundError):
-        # A worker that starts at this very moment has a file that is made but has no size or head yet.
-        return _render()
+    for pause in _PAUSES_SECONDS:
+        try:
+            return _render()
+        except (struct.error, RuntimeError, FileNotFoundError):
+            # A worker that starts at this very moment has a file that is made but has no size or head yet.
+            sleep(pause)
+    return _render()
 
 
 def _render() -> bytes:

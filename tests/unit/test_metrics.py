@@ -150,3 +150,20 @@ def test_an_invented_method_or_path_makes_no_series_of_its_own(tmp_path: Path) -
         for method in ("BREW", "PROPFIND"):
             worker.run(f"metrics.observe_request({method!r}, None, 404, 0.001)")
         assert worker.figures()['http_requests_total{method="other",route="unmatched",status="404"}'] == 2
+
+
+def test_a_file_of_a_worker_that_starts_is_waited_for(tmp_path: Path) -> None:
+    """It has been made, and has no size yet."""
+    half_made = tmp_path / "counter_1.db"
+    with workers(tmp_path, 1) as (worker,):
+        worker.run(REQUEST)
+        half_made.touch()
+        # Made whole once it has been found half made twice.
+        worker.run(
+            'exec("import os, struct\\nlooks = []\\n'
+            "def pause(seconds):\\n    looks.append(seconds)\\n"
+            f"    len(looks) > 1 and open({str(half_made)!r}, 'wb').write(struct.pack('ii', 8, 0))\\n"
+            'metrics.sleep = pause")'
+        )
+        assert worker.figures()[COUNTED] == 1
+        assert worker.run("str(len(looks)).encode()") == "2"
