@@ -19,7 +19,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 import config
-from bench.wire import Wire
+from lab.wire import Wire
 
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 2

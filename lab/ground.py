@@ -1,0 +1,149 @@
+"""The cluster that an experiment runs on. Whatever is changed is registered first, and undone at the end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from lab.servers import Servers
+from lab.wire import Answer, Wire
+
+T = TypeVar("T")
+
+# Every table whose rows belong to a store, those that others refer to last.
+_OF_STORES = """
+SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'store_id'
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
+ORDER BY array_position(ARRAY['orders', 'products', 'customers', 'stores'], relname::text) NULLS FIRST
+"""
+_SCHEMA = "lab"
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A store of an experiment's own; `merchant` are the headers that its merchant sends."""
+
+    store_id: str
+    shard: str
+    merchant: dict[str, str]
+
+    @property
+    def path(self) -> str:
+        return f"/v1/stores/{self.store_id}"
+
+
+class Ground:
+    """The servers, the service before them, and what an experiment makes there."""
+
+    def __init__(self, servers: Servers, undo: ExitStack) -> None:
+        self.servers = servers
+        self.undo = undo
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None
+    ) -> Answer:
+        """One request on a connection of its own."""
+        with Wire(self.servers.address) as wire:
+            return wire.request(method, path, headers, body)
+
+    def flags(self, **wanted: bool) -> None:
+        """Switch layers on or off until the experiment ends."""
+        found = self.good("GET", "/v1/admin/flags", self.servers.operator).document
+        for name, enabled in wanted.items():
+            if found[name] != enabled:
+                self.undo.callback(self.servers.switch, name, enabled=found[name])
+                self.servers.switch(name, enabled=enabled)
+
+    def good(self, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None) -> Answer:
+        """As `request`. Raises `SystemExit` where the service refuses."""
+        answer = self.request(method, path, headers, body)
+        if not answer.good:
+            raise SystemExit(f"{method} {path}: {answer.status} {answer.body.decode()}")
+        return answer
+
+    def new_shop(self) -> Shop:
+        """A store, which goes with the experiment."""
+        made = self.good(
+            "POST", "/v1/stores", self.servers.operator, {"name": "Laboratory", "currency": "EUR"}
+        ).document
+        store_id = made["id"]
+        self.undo.callback(self._delete_store, store_id)
+        return Shop(store_id, self.shard_of(store_id), {"Authorization": f"Bearer {made['api_key']}"})
+
+    def new_product(self, shop: Shop, *, stock: int, title: str = "Mug") -> str:
+        body = {"title": title, "price": 1000, "stock": stock}
+        made = self.good("POST", f"{shop.path}/products", shop.merchant, body)
+        return str(made.document["id"])
+
+    def new_session(self, shop: Shop) -> dict[str, str]:
+        """The headers of a guest."""
+        token = self.good("POST", f"{shop.path}/sessions", None, {}).document["token"]
+        return {"Authorization": f"Bearer {token}"}
+
+    def shard_of(self, store_id: str) -> str:
+        route = self.good("GET", f"/v1/admin/stores/{store_id}/route", self.servers.operator)
+        return str(route.document["shard"])
+
+    def primary(self, shard: str) -> str:
+        return self.servers.primary(shard)
+
+    def sandbox(self, shard: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """To a shard's primary, with a schema in front, `lab`, for tables of an experiment's own."""
+        node = self.primary(shard)
+        self.undo.callback(self._drop_sandbox, shard)
+        self.servers.sql(node, f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+        return self.undo.enter_context(self.connect(shard))
+
+    def connect(self, shard: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """As the administrator, in autocommit; tables of the sandbox are found first."""
+        return self.servers.connect(self.primary(shard), options=f"-c search_path={_SCHEMA},public")
+
+    def _drop_sandbox(self, shard: str) -> None:
+        self.servers.sql(self.primary(shard), f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
+
+    def _delete_store(self, store_id: str) -> None:
+        """The API deletes no stores. It may have moved meanwhile."""
+        for shard in self.servers.shards:
+            with self.servers.connect(self.primary(shard)) as connection, connection.transaction():
+                for (table,) in connection.execute(_OF_STORES).fetchall():
+                    text = SQL("DELETE FROM {} WHERE store_id = %s").format(Identifier(table))
+                    connection.execute(text, [UUID(store_id)])
+
+
+@contextmanager
+def open_ground(var: Path) -> Iterator[Ground]:
+    """The cluster of a data folder. Raises `SystemExit` where none runs.
+
+    SIGTERM ends it as Ctrl-C does: with all undone.
+    """
+    servers = Servers(var)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with ExitStack() as undo:
+            yield Ground(servers, undo)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def at_once(work: Callable[[int], T], count: int) -> Sequence[T]:
+    """Do it so many times side by side; what each gave."""
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(work, range(count)))
+
+
+def new_key() -> str:
+    """For an `Idempotency-Key`."""
+    return str(uuid4())
