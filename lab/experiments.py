@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from lab import double_order
+from lab import double_order, oversell, stale_cache_fill, stale_read, stampede
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (double_order.EXPERIMENT,)}
+_IN_ORDER = (
+    double_order.EXPERIMENT,
+    oversell.EXPERIMENT,
+    stampede.EXPERIMENT,
+    stale_cache_fill.EXPERIMENT,
+    stale_read.EXPERIMENT,
+)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in _IN_ORDER}
