@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab import double_order, oversell, stale_cache_fill, stale_read, stampede
+from lab import double_order, failover, lost_timeline, oversell, stale_cache_fill, stale_read, stampede
 
 _IN_ORDER = (
     double_order.EXPERIMENT,
@@ -10,6 +10,8 @@ _IN_ORDER = (
     stampede.EXPERIMENT,
     stale_cache_fill.EXPERIMENT,
     stale_read.EXPERIMENT,
+    failover.EXPERIMENT,
+    lost_timeline.EXPERIMENT,
 )
 
 EXPERIMENTS = {experiment.name: experiment for experiment in _IN_ORDER}
