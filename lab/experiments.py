@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from lab import double_order
+from lab import double_order, frozen_redis, hot_store, limiter_burst, lock_fencing
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (double_order.EXPERIMENT,)}
+_MODULES = (
+    double_order,
+    limiter_burst,
+    lock_fencing,
+    frozen_redis,
+    hot_store,
+)
+EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
+import redis
 from psycopg.sql import SQL, Identifier
 
 from lab.servers import Servers
@@ -26,6 +28,9 @@ WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropp
 ORDER BY array_position(ARRAY['orders', 'products', 'customers', 'stores'], relname::text) NULLS FIRST
 """
 _SCHEMA = "lab"
+_KEYS = "lab:"
+# A flag is in force on every worker within 1 s of the answer; no worker can be asked whether it has heard.
+_FLAG_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,12 @@ class Ground:
     def flags(self, **wanted: bool) -> None:
         """Switch layers on or off until the experiment ends."""
         found = self.good("GET", "/v1/admin/flags", self.servers.operator).document
-        for name, enabled in wanted.items():
-            if found[name] != enabled:
-                self.undo.callback(self.servers.switch, name, enabled=found[name])
-                self.servers.switch(name, enabled=enabled)
+        changed = {name: enabled for name, enabled in wanted.items() if found[name] != enabled}
+        for name, enabled in changed.items():
+            self.undo.callback(self.servers.switch, name, enabled=found[name])
+            self.servers.switch(name, enabled=enabled)
+        if changed:
+            time.sleep(_FLAG_SECONDS)
 
     def good(self, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None) -> Answer:
         """As `request`. Raises `SystemExit` where the service refuses."""
@@ -106,6 +113,28 @@ class Ground:
     def connect(self, shard: str) -> psycopg.Connection[tuple[Any, ...]]:
         """As the administrator, in autocommit; tables of the sandbox are found first."""
         return self.servers.connect(self.primary(shard), options=f"-c search_path={_SCHEMA},public")
+
+    def redis(self, name: str = "redis", **options: Any) -> redis.Redis:
+        """A client of a Redis-compatible server; keys of an experiment's own begin with `lab:`."""
+        self.undo.callback(self._delete_keys, name)
+        client: redis.Redis = redis.Redis.from_url(self.servers.url(name), **options)
+        self.undo.callback(client.close)
+        return client
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """A server stands still (SIGSTOP) for the length of the block: what it was sent waits."""
+        self.undo.callback(self.servers.thaw, name)
+        try:
+            self.servers.freeze(name)
+            yield
+        finally:
+            self.servers.thaw(name)  # here already: threads that wait for it would keep others from their end
+
+    def _delete_keys(self, name: str) -> None:
+        with redis.Redis.from_url(self.servers.url(name)) as client:
+            for key in client.scan_iter(f"{_KEYS}*", count=1000):
+                client.delete(key)
 
     def _drop_sandbox(self, shard: str) -> None:
         self.servers.sql(self.primary(shard), f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")

@@ -26,6 +26,21 @@ def bars(figure: str, unit: str = "") -> Callable[[Sequence[Found]], str]:
     return draw
 
 
+def over_time(values: str, figure: str, unit: str = "") -> Callable[[Sequence[Found]], str]:
+    """A picture: for each variant a line of columns, of a list among its figures, and one figure behind it."""
+
+    def draw(found: Sequence[Found]) -> str:
+        highest = max(max(each.figures[values], default=0) for each in found)
+        width = max(len(each.title) for each in found)
+        return "\n".join(
+            f"{each.title.ljust(width)}  {columns(each.figures[values], highest)}"
+            f"  {each.figures[figure]:,.4g}{unit and f' {unit}'}"
+            for each in found
+        )
+
+    return draw
+
+
 def columns(values: Sequence[float], highest: float | None = None) -> str:
     """One line, a column for each value: a figure over time."""
     top = max(highest or max(values, default=0), 1e-9)

@@ -20,6 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 import config
 from lab.wire import Wire
+from pools.node import Node
 
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 2
@@ -57,6 +58,14 @@ class Servers:
     def of_shard(self, shard: str) -> list[str]:
         return [node for node in self.nodes if node.rpartition("-")[0] == shard]
 
+    def nodes_of(self, shard: str) -> list[Node]:
+        """As the catalog has them, for the service's own modules."""
+        return [
+            Node(each["name"], shard, each["host"], each["port"])
+            for each in self.processes()
+            if each["name"] in self.of_shard(shard)
+        ]
+
     def primary(self, shard: str) -> str:
         """The node of a shard that writes the newest timeline. Raises `SystemExit` where none answers."""
         found: dict[int, str] = {}
@@ -74,6 +83,10 @@ class Servers:
 
     def conninfo(self, node: str, **changed: Any) -> str:
         return make_conninfo(self._dsns[node], **changed)
+
+    def url(self, name: str) -> str:
+        """Of a Redis-compatible server: `redis`, `lock-0` …"""
+        return next(str(each["dsn"]) for each in self.processes() if each["name"] == name)
 
     def connect(self, node: str, **changed: Any) -> psycopg.Connection[tuple[Any, ...]]:
         return psycopg.connect(
