@@ -130,9 +130,9 @@ EXPERIMENT = Experiment(
         "A client may make so many requests in 10 s. It sends twice as many at once, and goes on asking. Counted by"
         " the clock's windows, a burst right before a window's end is forgotten right after it, and the whole quota is"
         " admitted again. Two windows weighed against each other forget it a little at a time, as if it had been spread"
-        " evenly: four tenths of the quota are to be had again after four tenths of a window. Here each request that was admitted is remembered, with"
-        " its time, until it is older than the window: a list in Redis that one script looks at and appends to, so"
-        " that all workers decide as one."
+        " evenly: four tenths of the quota are to be had again after four tenths of a window. Here each request that"
+        " was admitted is remembered, with its time, until it is older than the window: a list in Redis that one script"
+        " looks at and appends to, so that all workers decide as one."
     ),
     figure="times_the_quota",
     naive=(
