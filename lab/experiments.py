@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from lab import double_order, failover, lost_timeline, oversell, stale_cache_fill, stale_read, stampede
-
-_IN_ORDER = (
-    double_order.EXPERIMENT,
-    oversell.EXPERIMENT,
-    stampede.EXPERIMENT,
-    stale_cache_fill.EXPERIMENT,
-    stale_read.EXPERIMENT,
-    failover.EXPERIMENT,
-    lost_timeline.EXPERIMENT,
+from lab import (
+    add_shard,
+    double_order,
+    failover,
+    frozen_redis,
+    hot_store,
+    limiter_burst,
+    lock_fencing,
+    lost_timeline,
+    oversell,
+    pool_size,
+    stale_cache_fill,
+    stale_read,
+    stampede,
 )
 
-EXPERIMENTS = {experiment.name: experiment for experiment in _IN_ORDER}
+_MODULES = (
+    double_order,
+    oversell,
+    stampede,
+    stale_cache_fill,
+    stale_read,
+    failover,
+    lost_timeline,
+    limiter_burst,
+    lock_fencing,
+    frozen_redis,
+    hot_store,
+    add_shard,
+    pool_size,
+)
+EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}
