@@ -26,6 +26,9 @@ SELECT setting FROM pg_file_settings
 WHERE name = 'primary_conninfo' AND sourcefile LIKE '%postgresql.auto.conf'
 """
 
+# The mark by which `flask shards failover` knows what a run that was killed has left (commands/failover_upstream.py).
+_UNDER_WAY = "SELECT current_setting('primary_conninfo') LIKE '%failover-under-way%'"
+
 
 def breakable_shard(ground: Ground) -> str:
     """The last one: where there are several, not the one that holds the catalog. Raises `SystemExit` where it has not
@@ -66,11 +69,17 @@ def promote(servers: Servers, node: str) -> None:
 
 def heal(servers: Servers, shard: str) -> None:
     """Every node runs and follows the primary; without one, the replica that has most becomes it."""
-    try:
-        servers.primary(shard)
-    except SystemExit:
+    if not _has_settled(servers, shard):
         servers.fail_over(shard)
     servers.await_whole(shard)
+
+
+def _has_settled(servers: Servers, shard: str) -> bool:
+    """Whether there is a primary, and no failover that was stopped half-way."""
+    try:
+        return servers.sql(servers.primary(shard), _UNDER_WAY) == [(False,)]
+    except SystemExit:
+        return False
 
 
 def _restore(servers: Servers, shard: str, primary: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from queue import SimpleQueue
-from threading import Barrier, Semaphore, Thread
+from threading import Barrier, Semaphore
 
 from lab.experiment import Experiment, Figures, Variant
 from lab.ground import Ground, at_once, new_key
@@ -23,6 +25,8 @@ LIFE_MS = 1500
 _FILES = 4096
 # Longer than a thousand readers take to ask; the service takes a server that is silent for half a second for frozen.
 _STILL_SECONDS = 0.4
+
+_AGAIN_SECONDS = 0.05
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS pages (body text);
@@ -84,6 +88,7 @@ def _through_the_service(ground: Ground) -> Figures:
                 asked()
                 answer = wire.request("GET", path)
                 while not answer.good:
+                    time.sleep(_AGAIN_SECONDS)
                     answer = wire.request("GET", path)
                 hits.append(answer.headers["x-cache"] == "hit")
 
@@ -115,15 +120,16 @@ def _at_one_moment(
         connected.wait()
         read(have_asked.release)
 
-    readers = Thread(target=at_once, args=(one, READERS))
-    readers.start()
-    connected.wait()
-    with ground.frozen(ground.primary(shard)):
+    primary = ground.primary(shard)
+    with ThreadPoolExecutor(1) as aside:
+        readers = aside.submit(at_once, one, READERS)
         connected.wait()
-        for _ in range(READERS):
-            if not have_asked.acquire(timeout=_STILL_SECONDS):
-                break
-    readers.join()
+        with ground.frozen(primary):
+            connected.wait()
+            wait_until = time.monotonic() + _STILL_SECONDS
+            for _ in range(READERS):
+                have_asked.acquire(timeout=max(0.0, wait_until - time.monotonic()))
+        readers.result()
 
 
 def _calls(ground: Ground, shard: str, name: str) -> int:
