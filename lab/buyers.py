@@ -88,4 +88,8 @@ class Buyers:
             column = int((each.ended - since) / COLUMN_SECONDS)
             (acknowledged if each.acknowledged else failed)[column] += 1
             longest[column] = max(longest[column], round(1000 * (each.ended - each.began), 1))
-        return {"acknowledged": acknowledged, "failed": failed, "longest_ms": longest}
+        return {
+            "orders_over_time": acknowledged,
+            "errors_over_time": failed,
+            "longest_ms_over_time": longest,
+        }

@@ -27,9 +27,10 @@ def _look_then_place(ground: Ground) -> Figures:
     """
     shard, key, all_have_looked = ground.servers.shards[-1], new_key(), Barrier(CLICKS, timeout=30)
     ground.sandbox(shard).execute(_TABLES)
+    primary = ground.primary(shard)
 
     def click(_: int) -> bool:
-        with ground.connect(shard) as one, one.transaction():
+        with ground.connect_node(primary) as one, one.transaction():
             known = one.execute("SELECT FROM clicks WHERE key = %s", [key]).fetchone() is not None
             all_have_looked.wait()
             if known:
@@ -84,5 +85,5 @@ EXPERIMENT = Experiment(
     ),
     cure=Variant("an Idempotency-Key", partial(_clicks, one_key=True)),
     held=lambda without, cured: without > 1 and cured == 1,
-    picture=bars("orders", "orders"),
+    picture=bars("orders", "placed"),
 )

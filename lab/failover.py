@@ -140,13 +140,13 @@ def _die(
 
 
 def _picture(found: Sequence[Found]) -> str:
-    rows = (("acknowledged", "orders"), ("failed", "errors"), ("longest_ms", "slowest"))
+    rows = (("orders", "orders"), ("errors", "errors"), ("longest_ms", "slowest"))
     lines = [bars("acknowledged_lost", "acknowledged orders lost")(found), ""]
     lines.append(f"over time, {COLUMN_SECONDS} s a column; the primary dies at ↓")
     for each in found:
         lines += [each.title, " " * (10 + int(EARLIER_SECONDS / COLUMN_SECONDS)) + "↓"]
         for name, label in rows:
-            values = each.figures[name]
+            values = each.figures[f"{name}_over_time"]
             highest, more = max(values), "…" if len(values) > COLUMNS else ""
             unit = " ms" if name == "longest_ms" else ""
             lines.append(

@@ -126,8 +126,12 @@ class Ground:
         return self.undo.enter_context(self.connect(shard))
 
     def connect(self, shard: str) -> psycopg.Connection[tuple[Any, ...]]:
-        """As the administrator, in autocommit; tables of the sandbox are found first."""
-        return self.servers.connect(self.primary(shard), options=f"-c search_path={_SCHEMA},public")
+        """To a shard's primary as the administrator, in autocommit; tables of the sandbox are found first."""
+        return self.connect_node(self.primary(shard))
+
+    def connect_node(self, node: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """As `connect`, for who connects often: to find the primary takes a connection to each node."""
+        return self.servers.connect(node, options=f"-c search_path={_SCHEMA},public")
 
     def redis(self, name: str = "redis", **options: Any) -> redis.Redis:
         """A client of a Redis-compatible server; keys of an experiment's own begin with `lab:`."""

@@ -26,12 +26,13 @@ def _read_then_write(ground: Ground, *, write: str) -> Figures:
     All read before the first has written. That is forced here: it happens by chance as well, only to fewer.
     """
     shard, all_have_read = ground.servers.shards[-1], Barrier(BUYERS, timeout=30)
+    primary = ground.primary(shard)
     connection = ground.sandbox(shard)
     connection.execute(_TABLES)
     connection.execute("INSERT INTO shelf VALUES (%s)", [STOCK])
 
     def buy(_: int) -> bool:
-        with ground.connect(shard) as one:
+        with ground.connect_node(primary) as one:
             (stock,) = one.execute("SELECT stock FROM shelf").fetchone() or (0,)
             all_have_read.wait()
             if stock < 1:

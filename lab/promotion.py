@@ -6,7 +6,8 @@ service's writes wait, or are refused, before they have done anything (docs/fail
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 
 from psycopg.sql import SQL, Literal
@@ -19,7 +20,8 @@ _SHUT_GATE = """
 INSERT INTO closed_timelines (timeline, until) VALUES (wal_timeline(), clock_timestamp() + interval '30 s')
 ON CONFLICT (timeline) DO UPDATE SET until = excluded.until
 """
-_OPEN_GATE = "DELETE FROM closed_timelines WHERE timeline = wal_timeline()"
+# Of the timelines that began since: one that has ended needs no gate.
+_FORGET_GATES = "DELETE FROM closed_timelines WHERE timeline >= %s"
 # What a failover or a person has set; where there is nothing, the configuration's own value holds.
 _ALTERED = """
 SELECT setting FROM pg_file_settings
@@ -41,7 +43,7 @@ def breakable_shard(ground: Ground) -> str:
 
 def mend_at_the_end(ground: Ground, shard: str) -> None:
     """However it ends: every node runs and follows, and the primary is the node that it was at first."""
-    ground.undo.callback(_restore, ground.servers, shard, _first_primary(ground, shard))
+    ground.undo.callback(_restore, ground.servers, shard, _at_first(ground, shard))
 
 
 def shut_gate(ground: Ground, shard: str) -> None:
@@ -54,8 +56,7 @@ def shut_gate(ground: Ground, shard: str) -> None:
 def cut_off(ground: Ground, node: str) -> Callable[[], None]:
     """Have a replica hear no more of the primary, as if the network between them were gone; what brings it back."""
     servers = ground.servers
-    altered = servers.sql(node, _ALTERED)
-    reconnect = partial(_follow, servers, node, altered[0][0] if altered else None)
+    reconnect = partial(_follow, servers, node, _altered(servers, node))
     ground.undo.callback(reconnect)
     _follow(servers, node, "")
     wait_for(lambda: not servers.sql(node, "SELECT pid FROM pg_stat_wal_receiver"), f"{node} is cut off")
@@ -82,17 +83,39 @@ def _has_settled(servers: Servers, shard: str) -> bool:
         return False
 
 
-def _restore(servers: Servers, shard: str, primary: str) -> None:
-    heal(servers, shard)
-    if servers.primary(shard) != primary:
-        servers.fail_over(shard, to=primary)
-        servers.await_whole(shard)
-    servers.sql(primary, _OPEN_GATE)
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """Who was primary of a shard, on which timeline, and what was set on each node about whom to follow."""
+
+    primary: str
+    timeline: int
+    altered: Mapping[str, str | None]
 
 
 @cache
-def _first_primary(ground: Ground, shard: str) -> str:
-    return ground.primary(shard)
+def _at_first(ground: Ground, shard: str) -> _Roles:
+    """As it was before the experiment's first failover."""
+    primary = ground.primary(shard)
+    ((timeline,),) = ground.servers.sql(primary, "SELECT wal_timeline()")
+    altered = {node: _altered(ground.servers, node) for node in ground.servers.of_shard(shard)}
+    return _Roles(primary, timeline, altered)
+
+
+def _restore(servers: Servers, shard: str, roles: _Roles) -> None:
+    heal(servers, shard)
+    if servers.primary(shard) != roles.primary:
+        servers.fail_over(shard, to=roles.primary)
+        servers.await_whole(shard)
+    for node, altered in roles.altered.items():
+        if _altered(servers, node) != altered:
+            _follow(servers, node, altered)
+    servers.sql(roles.primary, _FORGET_GATES, roles.timeline)
+    servers.await_whole(shard)
+
+
+def _altered(servers: Servers, node: str) -> str | None:
+    rows = servers.sql(node, _ALTERED)
+    return str(rows[0][0]) if rows else None
 
 
 def _follow(servers: Servers, node: str, conninfo: str | None) -> None:

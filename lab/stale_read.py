@@ -11,12 +11,12 @@ from lab.experiment import Experiment, Figures, Found, Variant
 from lab.ground import Ground, Shop
 from lab.picture import bars
 
-WRITES = 5
+WRITES = 3
 # After each write: so many reads at once, and as many when the guess says that every replica has it.
 READS = 10
-GUESS_SECONDS = 0.2
+GUESS_SECONDS = 0.1
 # When both replicas are well again.
-CALM_READS = 50
+CALM_READS = 30
 TOKEN = "Consistency-Token"  # noqa: S105 - a header's name
 
 _TABLES = """

@@ -42,7 +42,7 @@ def _cache_aside(ground: Ground, *, look_again: bool) -> Figures:
     once more before asking."""
     shard, key = ground.servers.shards[-1], f"lab:{new_key()}"
     ground.sandbox(shard).execute(_TABLES)
-    cache = ground.redis(max_connections=READERS)
+    primary, cache = ground.primary(shard), ground.redis()
     pool = SimpleQueue[Callable[[], str]]()
 
     def read(asked: Callable[[], None]) -> str:
@@ -60,7 +60,7 @@ def _cache_aside(ground: Ground, *, look_again: bool) -> Figures:
 
     with ExitStack() as open_connections:
         for _ in range(CONNECTIONS):
-            one = open_connections.enter_context(ground.connect(shard))
+            one = open_connections.enter_context(ground.connect_node(primary))
             pool.put(lambda one=one: str(one.execute(_PAGE).fetchone()))  # type: ignore[misc]
         cache.set(key, "a page", px=1)
         wait_for(lambda: not cache.exists(key), "the cached page has run out")

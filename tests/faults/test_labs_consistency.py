@@ -32,7 +32,7 @@ NODES = ["shard-0-a", "shard-0-b", "shard-0-c"]
 _ALTERED = (
     "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' AND applied"
 )
-_GATE = "SELECT timeline FROM closed_timelines WHERE timeline = wal_timeline()"
+_GATES = "SELECT timeline FROM closed_timelines"
 
 
 class ServedPlace(Place):
@@ -87,7 +87,7 @@ def state(place: ServedPlace) -> dict[str, Any]:
         "primary": primary,
         "paused": [node for node in servers.replicas("shard-0") if servers.is_paused(node)],
         "altered": {node: servers.sql(node, _ALTERED) for node in NODES},
-        "gate": servers.sql(primary, _GATE),
+        "gates": servers.sql(primary, _GATES),
         "stores": servers.sql(primary, "SELECT store_id FROM stores"),
         "products": servers.sql(primary, "SELECT id FROM products"),
         "schemas": servers.sql(primary, "SELECT nspname FROM pg_namespace WHERE nspname = 'lab'"),
