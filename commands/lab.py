@@ -63,7 +63,8 @@ def lab_command(name: str | None, *, as_json: bool, without_cure: bool) -> None:
         _print(outcome)
     if not outcome.held:
         raise Failure(
-            f"the pattern did not hold: {experiment.figure} {outcome.without:,.4g} without, {outcome.with_pattern:,.4g} with"
+            f"the pattern did not hold: {experiment.figure} {outcome.without:,.4g} without,"
+            f" {outcome.with_pattern:,.4g} with"
         )
 
 
