@@ -108,9 +108,7 @@ def _at_one_moment(
 
     `reader` gives what connects one of them, and what reads and says when it has asked.
     """
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (_FILES, max(_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    )
+    _allow_files()
     connected, have_asked = Barrier(READERS + 1, timeout=60), Semaphore(0)
 
     def one(number: int) -> None:
@@ -130,6 +128,13 @@ def _at_one_moment(
             for _ in range(READERS):
                 have_asked.acquire(timeout=max(0.0, wait_until - time.monotonic()))
         readers.result()
+
+
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < _FILES:
+        most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _calls(ground: Ground, shard: str, name: str) -> int:
