@@ -11,6 +11,8 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Barrier, Semaphore
 
+import redis
+
 from lab.experiment import Experiment, Figures, Variant
 from lab.ground import Ground, at_once, new_key
 from lab.picture import bars
@@ -18,15 +20,17 @@ from lab.servers import wait_for
 from lab.wire import Wire
 
 READERS = 1000
-# What an application with a pool has: more readers than these wait for a connection.
+# What an application with pools has, to the database and to the cache: more readers than these wait for one.
 CONNECTIONS = 40
 LIFE_MS = 1500
-# A socket each, here and to Redis.
+# A socket each.
 _FILES = 4096
 # Longer than a thousand readers take to ask; the service takes a server that is silent for half a second for frozen.
 _STILL_SECONDS = 0.4
 
 _AGAIN_SECONDS = 0.05
+# For whatever a thousand threads wait for.
+_WAIT_SECONDS = 60
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS pages (body text);
@@ -42,7 +46,7 @@ def _cache_aside(ground: Ground, *, look_again: bool) -> Figures:
     once more before asking."""
     shard, key = ground.servers.shards[-1], f"lab:{new_key()}"
     ground.sandbox(shard).execute(_TABLES)
-    primary, cache = ground.primary(shard), ground.redis()
+    primary, cache = ground.primary(shard), _shared(ground)
     pool = SimpleQueue[Callable[[], str]]()
 
     def read(asked: Callable[[], None]) -> str:
@@ -109,7 +113,7 @@ def _at_one_moment(
     `reader` gives what connects one of them, and what reads and says when it has asked.
     """
     _allow_files()
-    connected, have_asked = Barrier(READERS + 1, timeout=60), Semaphore(0)
+    connected, have_asked = Barrier(READERS + 1, timeout=_WAIT_SECONDS), Semaphore(0)
 
     def one(number: int) -> None:
         connect, read = reader(number)
@@ -128,6 +132,15 @@ def _at_one_moment(
             for _ in range(READERS):
                 have_asked.acquire(timeout=max(0.0, wait_until - time.monotonic()))
         readers.result()
+
+
+def _shared(ground: Ground) -> redis.Redis:
+    """A client that has a reader wait for a connection where all are taken."""
+    ground.redis()  # whose keys go with the experiment
+    limits = {"max_connections": CONNECTIONS, "timeout": _WAIT_SECONDS}
+    pool = redis.BlockingConnectionPool.from_url(ground.servers.url("redis"), **limits)
+    ground.undo.callback(pool.disconnect)
+    return redis.Redis(connection_pool=pool)
 
 
 def _allow_files() -> None:
