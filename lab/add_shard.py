@@ -98,8 +98,9 @@ def _real_stores(ground: Ground) -> list[UUID]:
 
 def _live(ground: Ground) -> Figures:
     ring = GrownRing(ground)
-    before = Placement.of(ring.map)
-    weights = dict.fromkeys(dict.fromkeys(before.partitions), 1.0)
+    shard_map = ring.map
+    before = Placement.of(shard_map)
+    weights = {shard.name: shard.weight for shard in shard_map.shards if shard_map.share(shard.name)}
     after = assign({**weights, NEW: 1.0}, before.partitions)
     shops, belong = list[Shop](), list[UUID]()
     while len(belong) < TO_MOVE:
