@@ -92,7 +92,7 @@ def _real_stores(ground: Ground) -> list[UUID]:
     return [
         store
         for shard in ground.servers.shards
-        for (store,) in ground.servers.sql(ground.primary(shard), "SELECT id FROM stores")
+        for (store,) in ground.servers.sql(ground.primary(shard), "SELECT store_id FROM stores")
     ]
 
 

@@ -24,8 +24,8 @@ from pools import PoolRegistry
 MANY = 64
 # Of a server whose statements need the processor, and wait for the disk or a replica in between.
 CONNECTIONS_PER_CORE = 2
-BURSTS, APART_SECONDS = 8, 0.6
-_PAGES = 12_000
+BURSTS, APART_SECONDS = 6, 0.8
+_PAGES = 40_000
 
 _TABLES = SQL("""
 CREATE TABLE IF NOT EXISTS lab.sold (pages bigint);

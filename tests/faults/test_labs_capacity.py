@@ -96,7 +96,7 @@ def state(place: ServedPlace) -> dict[str, Any]:
     return {
         "flags": found.flags,
         "map": (found.map.shards, found.map.nodes, found.map.partitions, dict(found.map.pins)),
-        "stores": servers.sql("shard-0-a", "SELECT id FROM stores"),
+        "stores": servers.sql("shard-0-a", "SELECT store_id FROM stores"),
         "orders": servers.sql("shard-0-a", "SELECT id FROM orders"),
         "schemas": servers.sql("shard-0-a", "SELECT nspname FROM pg_namespace WHERE nspname = 'lab'"),
         "keys": keys,
