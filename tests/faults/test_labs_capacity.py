@@ -27,7 +27,9 @@ from tests.cluster_fixtures import ROOT, free_ports
 from tests.supervised import Place, wait_until
 
 LABS = ["limiter-burst", "lock-fencing", "frozen-redis", "hot-store", "add-shard", "pool-size"]
-RUN = LABS if os.environ.get("EVERY_LAB") else ["hot-store"]
+EVERY = bool(os.environ.get("EVERY_LAB"))
+RUN = LABS if EVERY else ["hot-store"]
+SIGNALS = [signal.SIGTERM, signal.SIGINT] if EVERY else [signal.SIGTERM]
 LOCKS = 3
 # Of one more shard, and the service's.
 MORE_PORTS = 3
@@ -131,7 +133,7 @@ def test_a_lab_without_its_cure_fails(place: ServedPlace, name: str) -> None:
     assert state(place) == before
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", SIGNALS)
 def test_a_lab_that_is_stopped_while_redis_is_frozen_leaves_it_running(
     place: ServedPlace, stop: signal.Signals
 ) -> None:
