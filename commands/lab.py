@@ -35,6 +35,7 @@ def lab_command(name: str | None, *, as_json: bool, without_cure: bool) -> None:
     from lab.experiment import run_experiment  # noqa: PLC0415
     from lab.experiments import EXPERIMENTS  # noqa: PLC0415
     from lab.ground import open_ground  # noqa: PLC0415
+    from lab.wire import DroppedError  # noqa: PLC0415
 
     if name is None:
         width = max(map(len, EXPERIMENTS))
@@ -46,20 +47,24 @@ def lab_command(name: str | None, *, as_json: bool, without_cure: bool) -> None:
     experiment = EXPERIMENTS[name]
     if not as_json:
         click.echo(f"{experiment.shows}\n\n{textwrap.fill(experiment.story, _WIDTH)}\n")
-    with open_ground(config.load().var) as ground:
-        outcome = run_experiment(
-            experiment,
-            ground,
-            cured=not without_cure,
-            report=lambda line: click.echo(f"... {line}", err=True),
-        )
+    try:
+        with open_ground(config.load().var) as ground:
+            outcome = run_experiment(
+                experiment,
+                ground,
+                cured=not without_cure,
+                report=lambda line: click.echo(f"... {line}", err=True),
+            )
+    except DroppedError as error:
+        raise Failure(str(error)) from error
     if as_json:
         click.echo(json.dumps(outcome.document(), indent=2))
     else:
         _print(outcome)
     if not outcome.held:
         raise Failure(
-            f"the pattern did not hold: {experiment.figure} {outcome.without:,.4g} without, {outcome.with_pattern:,.4g} with"
+            f"the pattern did not hold: {experiment.figure} {outcome.without:,.4g} without,"
+            f" {outcome.with_pattern:,.4g} with"
         )
 
 

@@ -80,11 +80,11 @@ def run_experiment(
 ) -> Outcome:
     """All variants, one after the other. `report` gets a line before each.
 
-    Not `cured`: what is naive is done a second time in the cure's place, to see that the experiment notices.
+    Not `cured`: the plainest is done twice, the second time in the cure's place, to see that the experiment notices.
     """
-    last = experiment.cure if cured else experiment.naive[0]
+    plainest = experiment.naive[0]
     found = []
-    for variant in (*experiment.naive, last):
+    for variant in (*experiment.naive, experiment.cure) if cured else (plainest, plainest):
         report(variant.title)
         found.append(Found(variant.title, variant.run(ground)))
     return Outcome(experiment, found)

@@ -28,6 +28,8 @@ WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropp
 ORDER BY array_position(ARRAY['orders', 'products', 'customers', 'stores'], relname::text) NULLS FIRST
 """
 _SCHEMA = "lab"
+# Each id has another place on the ring; of two shards, one never comes in fifty draws once in 10^15 times.
+_STORES_DRAWN = 50
 _KEYS = "lab:"
 # A flag is in force on every worker within 1 s of the answer; no worker can be asked whether it has heard.
 _FLAG_SECONDS = 1.0
@@ -77,8 +79,15 @@ class Ground:
             raise SystemExit(f"{method} {path}: {answer.status} {answer.body.decode()}")
         return answer
 
-    def new_shop(self) -> Shop:
-        """A store, which goes with the experiment."""
+    def new_shop(self, shard: str | None = None) -> Shop:
+        """A store, on this shard if it matters; it goes with the experiment."""
+        for _ in range(_STORES_DRAWN):
+            shop = self._new_shop()
+            if shop.shard == (shard or shop.shard):
+                return shop
+        raise SystemExit(f"no store comes to {shard}: is the flag sharding off?")
+
+    def _new_shop(self) -> Shop:
         made = self.good(
             "POST", "/v1/stores", self.servers.operator, {"name": "Laboratory", "currency": "EUR"}
         ).document
@@ -86,8 +95,8 @@ class Ground:
         self.undo.callback(self._delete_store, store_id)
         return Shop(store_id, self.shard_of(store_id), {"Authorization": f"Bearer {made['api_key']}"})
 
-    def new_product(self, shop: Shop, *, stock: int, title: str = "Mug") -> str:
-        body = {"title": title, "price": 1000, "stock": stock}
+    def new_product(self, shop: Shop, *, stock: int, title: str = "Mug", price: int = 1000) -> str:
+        body = {"title": title, "price": price, "stock": stock}
         made = self.good("POST", f"{shop.path}/products", shop.merchant, body)
         return str(made.document["id"])
 
@@ -100,6 +109,12 @@ class Ground:
         route = self.good("GET", f"/v1/admin/stores/{store_id}/route", self.servers.operator)
         return str(route.document["shard"])
 
+    def pause_replay(self, node: str) -> None:
+        """Have a replica receive, and replay nothing, until `servers.resume_replay` or the experiment's end."""
+        if not self.servers.is_paused(node):
+            self.undo.callback(self.servers.resume_replay, node)
+            self.servers.pause_replay(node)
+
     def primary(self, shard: str) -> str:
         return self.servers.primary(shard)
 
@@ -111,8 +126,12 @@ class Ground:
         return self.undo.enter_context(self.connect(shard))
 
     def connect(self, shard: str) -> psycopg.Connection[tuple[Any, ...]]:
-        """As the administrator, in autocommit; tables of the sandbox are found first."""
-        return self.servers.connect(self.primary(shard), options=f"-c search_path={_SCHEMA},public")
+        """To a shard's primary as the administrator, in autocommit; tables of the sandbox are found first."""
+        return self.connect_node(self.primary(shard))
+
+    def connect_node(self, node: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """As `connect`, for who connects often: to find the primary takes a connection to each node."""
+        return self.servers.connect(node, options=f"-c search_path={_SCHEMA},public")
 
     def redis(self, name: str = "redis", **options: Any) -> redis.Redis:
         """A client of a Redis-compatible server; keys of an experiment's own begin with `lab:`."""
@@ -152,19 +171,25 @@ class Ground:
 def open_ground(var: Path) -> Iterator[Ground]:
     """The cluster of a data folder. Raises `SystemExit` where none runs.
 
-    SIGTERM ends it as Ctrl-C does: with all undone.
+    SIGTERM ends it as Ctrl-C does: with all undone. A second signal does not cut that short.
     """
     servers = Servers(var)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         with ExitStack() as undo:
-            yield Ground(servers, undo)
+            try:
+                yield Ground(servers, undo)
+            finally:
+                for number in numbers:
+                    signal.signal(number, signal.SIG_IGN)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def at_once(work: Callable[[int], T], count: int) -> Sequence[T]:
