@@ -92,14 +92,15 @@ def _real_stores(ground: Ground) -> list[UUID]:
     return [
         store
         for shard in ground.servers.shards
-        for (store,) in ground.servers.sql(ground.primary(shard), "SELECT id FROM stores")
+        for (store,) in ground.servers.sql(ground.primary(shard), "SELECT store_id FROM stores")
     ]
 
 
 def _live(ground: Ground) -> Figures:
     ring = GrownRing(ground)
-    before = Placement.of(ring.map)
-    weights = dict.fromkeys(dict.fromkeys(before.partitions), 1.0)
+    shard_map = ring.map
+    before = Placement.of(shard_map)
+    weights = {shard.name: shard.weight for shard in shard_map.shards if shard_map.share(shard.name)}
     after = assign({**weights, NEW: 1.0}, before.partitions)
     shops, belong = list[Shop](), list[UUID]()
     while len(belong) < TO_MOVE:

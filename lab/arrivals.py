@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from statistics import quantiles
@@ -36,6 +36,7 @@ class Arrivals:
         self._new_client = new_client
         self._dues_seconds = dues_seconds
         self._next = count()
+        self._began = 0.0
         self._stopped = threading.Event()
         self._failed: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
@@ -47,15 +48,20 @@ class Arrivals:
         for thread in self._threads:
             thread.start()
         try:
-            self._ready.wait()
-            self._began = time.monotonic() + 0.01
-            self._ready.wait()
+            with suppress(threading.BrokenBarrierError):  # by a client that failed, which is told below
+                self._ready.wait()
+                self._began = time.monotonic() + 0.01
+                self._ready.wait()
+            self._tell()
             yield self._began
             for thread in self._threads:
                 thread.join()
         finally:
             self._stopped.set()
             self._ready.abort()
+        self._tell()
+
+    def _tell(self) -> None:
         if self._failed:
             raise self._failed[0]
 

@@ -83,7 +83,7 @@ class GrownRing:
         change_placement(
             self.catalog,
             lambda shard: [
-                store for (store,) in servers.sql(servers.primary(shard), "SELECT id FROM stores")
+                store for (store,) in servers.sql(servers.primary(shard), "SELECT store_id FROM stores")
             ],
             lambda _: before,
         )

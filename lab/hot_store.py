@@ -24,7 +24,7 @@ from pools import PoolRegistry
 # figures are of the line alone.
 WHALE, WHALES_CLIENTS, WHALES_SECONDS = 1, 60, 0.02
 OTHERS = range(2, 12)
-PER_SECOND, SECONDS = 40, 2.5
+PER_SECOND, SECONDS = 50, 2.0
 CLIENTS = 40
 
 # A connection for a request of this store, as long as the block lasts.

@@ -16,7 +16,8 @@ from lab.wire import Wire
 
 # The whole load lies in one window, so that what is admitted of it may be compared with the quota as it is.
 AFTER_SECONDS = 0.4
-PER_SECOND = 100
+# Of the quota, asked for in each second behind the burst.
+PART_PER_SECOND = 0.5
 STEADY_SECONDS = 4.0
 COLUMN_SECONDS = 0.25
 CONNECTIONS = 4
@@ -103,8 +104,9 @@ def _press(burst: Burst, quota: int, window_seconds: int) -> Figures:
     first = admitted[0]
     asked = 2 * quota
     steady = began + 2 * AFTER_SECONDS
-    for number in range(round(PER_SECOND * STEADY_SECONDS)):
-        due = steady + number / PER_SECOND
+    per_second = PART_PER_SECOND * quota
+    for number in range(round(per_second * STEADY_SECONDS)):
+        due = steady + number / per_second
         time.sleep(max(0.0, due - time.monotonic()))
         if time.monotonic() - began > 0.95 * window_seconds:
             break  # beyond, the first ones may have left the window

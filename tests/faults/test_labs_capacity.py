@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -21,13 +21,16 @@ import redis
 
 from config import load
 from devcluster.control import clean
+from lab.grown_ring import NEW
 from lab.servers import Servers
 from routing.catalog import Catalog, Snapshot
 from tests.cluster_fixtures import ROOT, free_ports
 from tests.supervised import Place, wait_until
 
 LABS = ["limiter-burst", "lock-fencing", "frozen-redis", "hot-store", "add-shard", "pool-size"]
-RUN = LABS if os.environ.get("EVERY_LAB") else ["hot-store"]
+EVERY = bool(os.environ.get("EVERY_LAB"))
+RUN = LABS if EVERY else ["hot-store"]
+SIGNALS = [signal.SIGTERM, signal.SIGINT] if EVERY else [signal.SIGTERM]
 LOCKS = 3
 # Of one more shard, and the service's.
 MORE_PORTS = 3
@@ -96,7 +99,7 @@ def state(place: ServedPlace) -> dict[str, Any]:
     return {
         "flags": found.flags,
         "map": (found.map.shards, found.map.nodes, found.map.partitions, dict(found.map.pins)),
-        "stores": servers.sql("shard-0-a", "SELECT id FROM stores"),
+        "stores": servers.sql("shard-0-a", "SELECT store_id FROM stores"),
         "orders": servers.sql("shard-0-a", "SELECT id FROM orders"),
         "schemas": servers.sql("shard-0-a", "SELECT nspname FROM pg_namespace WHERE nspname = 'lab'"),
         "keys": keys,
@@ -131,7 +134,7 @@ def test_a_lab_without_its_cure_fails(place: ServedPlace, name: str) -> None:
     assert state(place) == before
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", SIGNALS)
 def test_a_lab_that_is_stopped_while_redis_is_frozen_leaves_it_running(
     place: ServedPlace, stop: signal.Signals
 ) -> None:
@@ -140,6 +143,29 @@ def test_a_lab_that_is_stopped_while_redis_is_frozen_leaves_it_running(
     process = lab(place, "frozen-redis")
     wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED or process.poll() is not None)
     process.send_signal(stop)
+    _, complaints = process.communicate()
+    assert process.returncode != 0, complaints
+    assert "Traceback" not in complaints
+    assert state(place) == before
+
+
+def has_servers(place: ServedPlace) -> bool:
+    return any(each["name"] == f"{NEW}-a" for each in Servers(place.var).processes())
+
+
+def has_joined(place: ServedPlace) -> bool:
+    return any(shard.name == NEW for shard in catalog(place).map.shards)
+
+
+@pytest.mark.skipif(not EVERY, reason="takes half a minute; EVERY_LAB=1 runs it")
+@pytest.mark.parametrize("there", [has_servers, has_joined])
+def test_a_lab_that_is_stopped_with_one_more_shard_takes_it_away(
+    place: ServedPlace, there: Callable[[ServedPlace], bool]
+) -> None:
+    before = state(place)
+    process = lab(place, "add-shard")
+    wait_until(lambda: there(place) or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
     _, complaints = process.communicate()
     assert process.returncode != 0, complaints
     assert "Traceback" not in complaints
