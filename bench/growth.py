@@ -31,9 +31,9 @@ from psycopg.sql import SQL, Identifier
 
 import config
 from bench.replicas.stores import UNITS, Store, good
-from bench.servers import Servers
 from bench.table import table
-from bench.wire import Answer, DroppedError, Wire
+from lab.servers import Servers
+from lab.wire import Answer, DroppedError, Wire
 
 NEW = "shard-growth"
 # Of a hundred requests; the rest are orders.

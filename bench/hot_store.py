@@ -30,10 +30,10 @@ from uuid import uuid4
 
 import config
 from bench.replicas.stores import UNITS, good
-from bench.servers import Servers
 from bench.service import service
 from bench.table import table
-from bench.wire import Answer, DroppedError, Wire
+from lab.servers import Servers
+from lab.wire import Answer, DroppedError, Wire
 
 PRODUCTS = 10  # of each store
 # So many that those who wait for an answer keep nobody else from asking: as many as may wait for a pool, and more.

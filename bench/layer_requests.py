@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import Any
 
 from bench.replicas.stores import good
-from bench.wire import Wire
+from lab.wire import Wire
 
 # So many that none of them comes near its quota.
 SESSIONS = 64

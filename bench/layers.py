@@ -33,10 +33,10 @@ import config
 from bench.layer_requests import KINDS, PRODUCTS, WARM, Kind, Request, open_store
 from bench.replicas.slow_network import Proxies, catalog, proxies, proxies_to
 from bench.replicas.stores import good
-from bench.servers import Servers, wait_for
 from bench.service import HOST, service
 from bench.table import table
-from bench.wire import Answer, Wire
+from lab.servers import Servers, wait_for
+from lab.wire import Answer, Wire
 from routing.memory import OFF_SECONDS
 
 LAYERS = {

@@ -27,7 +27,6 @@ from typing import Any
 
 import redis
 
-from bench.servers import wait_for
 from bench.table import table
 from config import ROOT, Settings
 from ephemeral.client import connect
@@ -35,6 +34,7 @@ from ephemeral.limiter import Limit, Limiter, Policy
 from ephemeral.round_trip import RoundTrips
 from handlers.limits import Limits, limit_headers
 from ids import new_id
+from lab.servers import wait_for
 from operations.credentials import Credentials
 
 PROCESSES = 8

@@ -26,11 +26,11 @@ import psutil
 import config
 from bench.layer_requests import KINDS, Kind, Store, open_store
 from bench.replicas.stores import good
-from bench.servers import Servers
 from bench.service import service
 from bench.table import table
-from bench.wire import Wire
 from flags import Flags
+from lab.servers import Servers
+from lab.wire import Wire
 from operations.load import CAPACITY, REPORT_SECONDS, WorkerLoad
 from pools import NodePool, PoolRegistry
 from routing.catalog import Catalog

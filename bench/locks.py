@@ -34,9 +34,9 @@ import redis
 
 import config
 import ids
-from bench.servers import wait_for
 from bench.table import table
 from ephemeral.locks import Locks
+from lab.servers import wait_for
 
 HOST = "127.0.0.1"
 TTL_SECONDS = 30.0  # so long that an orphan is still there when it is looked for

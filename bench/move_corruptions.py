@@ -13,8 +13,8 @@ import psycopg
 from bench.moved import MovedStore
 from bench.moves.load import ORDERS_ONLY, Load
 from bench.replicas.stores import Audit, audit
-from bench.servers import Servers
-from bench.wire import Wire
+from lab.servers import Servers
+from lab.wire import Wire
 
 _ROWS = 200
 _FILL = """

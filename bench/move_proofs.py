@@ -36,9 +36,9 @@ from bench.move_corruptions import corrupted_moves
 from bench.moved import MovedStore
 from bench.moves.load import ORDERS_ONLY, Load
 from bench.replicas.stores import audit, good
-from bench.servers import Servers, wait_for
-from bench.wire import Answer, DroppedError, Wire
 from commands.cluster import open_cluster
+from lab.servers import Servers, wait_for
+from lab.wire import Answer, DroppedError, Wire
 from operations.moves import move_store
 
 # As long as the worker may look frozen to the one that replaces such workers, many times.

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from bench.replicas.stores import Store, good, open_stores
-from bench.servers import Servers, wait_for
-from bench.wire import Wire
+from lab.servers import Servers, wait_for
+from lab.wire import Wire
 
 _MOVES = "/v1/admin/moves"
 _POLL_SECONDS = 0.05

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.servers import wait_for
-from bench.wire import DroppedError, Wire
 from config import ROOT
+from lab.servers import wait_for
+from lab.wire import DroppedError, Wire
 
 HOST = "127.0.0.1"
 

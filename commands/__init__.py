@@ -6,6 +6,7 @@ import click
 from flask import Flask
 
 from commands.flags import flags_group
+from commands.lab import lab_command
 from commands.seed import seed_command
 from commands.shards import shards_group
 
@@ -15,6 +16,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(shards_group)
     app.cli.add_command(flags_group)
     app.cli.add_command(seed_command)
+    app.cli.add_command(lab_command)
 
 
 def are_looked_up() -> bool:

@@ -22,8 +22,8 @@ from bench.moves.load import Load
 from bench.moves.report import report
 from bench.moves.watch import STILL, Watch
 from bench.replicas.stores import Store, audit, good, open_stores
-from bench.servers import Servers, wait_for
-from bench.wire import Wire
+from lab.servers import Servers, wait_for
+from lab.wire import Wire
 
 PRODUCTS = 20
 LONGEST_MOVE_SECONDS = 600.0

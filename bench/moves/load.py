@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from bench.replicas.stores import Store
-from bench.wire import DroppedError, Wire
+from lab.wire import DroppedError, Wire
 
 # Of 100 requests: the contract's section 7 without the carts, which live in Redis and stay there.
 SHARES = {"list": 35, "product": 20, "order": 10, "place": 15, "patch": 5}

@@ -10,7 +10,7 @@ from typing import Self
 from psycopg.conninfo import conninfo_to_dict
 
 import config
-from bench.servers import Servers
+from lab.servers import Servers
 
 # Often enough for the short phases; the same while nothing moves, so that it costs both alike.
 LOOK_SECONDS = 0.02

@@ -27,10 +27,10 @@ from bench.limiter import Server
 from bench.redis_faults.faults import Fault, of_locks, of_server, slow_network
 from bench.redis_faults.requests import CARTS, Figures, Shoppers
 from bench.replicas.stores import open_stores
-from bench.servers import Servers
 from bench.service import free_port, free_ports, service
 from bench.table import table
 from config import ROOT
+from lab.servers import Servers
 
 FLAGS = ("sharding", "read_replicas", "redis_cache", "rate_limit", "distributed_locks")
 PRODUCTS = 30

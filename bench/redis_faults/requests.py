@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 
 from bench.replicas.stores import Store, good
-from bench.servers import wait_for
 from bench.service import Service
-from bench.wire import Answer, DroppedError, Wire
+from lab.servers import wait_for
+from lab.wire import Answer, DroppedError, Wire
 
 RATE = 50  # requests a second
 CARTS = ("cart read", "line put")

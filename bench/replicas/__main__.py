@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import config
-from bench.servers import Servers
+from lab.servers import Servers
 
 # Name, module, what for.
 PROGRAMS = (

@@ -17,10 +17,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import config
 from bench.replicas.slow_network import Proxies, catalog, proxies
 from bench.replicas.stores import TOKEN, Store, open_stores
-from bench.servers import Servers
 from bench.service import HOST, service
 from bench.table import table
-from bench.wire import Wire
+from lab.servers import Servers
+from lab.wire import Wire
 from pools.connection import ShardConnection
 from pools.flight import flight
 from sql import query as named

@@ -16,8 +16,8 @@ import psycopg
 
 from bench.replicas.load import READ, WRITE, Load, Sample
 from bench.replicas.stores import AUDIT_HEADS, Store, audit, open_stores
-from bench.servers import Servers, wait_for
 from bench.table import table
+from lab.servers import Servers, wait_for
 
 WORST_SECONDS = 5.0
 GOOD_READS = 0.999

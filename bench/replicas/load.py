@@ -12,8 +12,8 @@ from random import Random
 from typing import Any, Self
 
 from bench.replicas.stores import TOKEN, Store
-from bench.servers import wait_for
-from bench.wire import Answer, DroppedError, Wire
+from lab.servers import wait_for
+from lab.wire import Answer, DroppedError, Wire
 
 READ, WRITE = "read", "write"
 # A connection is given up after so many requests, so that every worker gets some.

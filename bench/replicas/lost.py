@@ -12,9 +12,9 @@ import time
 from functools import partial
 
 from bench.replicas.stores import TOKEN, Store, open_stores
-from bench.servers import Servers, wait_for
 from bench.table import table
-from bench.wire import Wire
+from lab.servers import Servers, wait_for
+from lab.wire import Wire
 
 READS = 20
 _POSITION = "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"

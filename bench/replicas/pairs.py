@@ -21,9 +21,9 @@ from random import Random
 from statistics import median
 
 from bench.replicas.stores import TOKEN, Store, open_stores
-from bench.servers import Servers, wait_for
 from bench.table import table
-from bench.wire import DroppedError, Wire
+from lab.servers import Servers, wait_for
+from lab.wire import DroppedError, Wire
 
 CARRIED = ("header", "cookie", "credential")
 # Requests on one connection before another worker may get the next.

@@ -11,8 +11,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import config
-from bench.servers import Servers
 from bench.service import HOST, free_port
+from lab.servers import Servers
 from pools.node import Node
 from routing.catalog import Catalog, NewShard
 from sql import CATALOG_MIGRATIONS

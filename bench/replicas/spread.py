@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.replicas.stores import TOKEN, Store, open_stores
-from bench.servers import Servers
 from bench.table import table
-from bench.wire import Wire
+from lab.servers import Servers
+from lab.wire import Wire
 
 MOST_ON_PRIMARIES = 0.05
 MOST_OUT_OF_BALANCE = 0.05

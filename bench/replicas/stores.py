@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.servers import Servers
-from bench.wire import Wire
+from lab.servers import Servers
+from lab.wire import Wire
 
 TOKEN = "Consistency-Token"  # noqa: S105 - a header's name
 UNITS = 10**9  # the most a product may begin with

@@ -1,6 +1,6 @@
 """Imports point downwards only: the folders are the architecture, and this is what keeps them so.
 
-    gunicorn.conf → app → {handlers, commands} → operations → moves → routing → {pools, ephemeral, sql}
+    gunicorn.conf → app → {handlers, commands} → lab → operations → moves → routing → {pools, ephemeral, sql}
     → {flags, logs} → config → {ids, metrics, signing} → errors
 
 Siblings in braces do not import each other. `devcluster`, `deploy` and `bench` are programs of their own
@@ -29,6 +29,7 @@ LAYERS = (
     frozenset({"routing"}),
     frozenset({"moves"}),
     frozenset({"operations"}),
+    frozenset({"lab"}),
     frozenset({"handlers", "commands"}),
     frozenset({"app"}),
     frozenset({"gunicorn_conf"}),

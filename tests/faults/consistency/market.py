@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.wire import Answer, Wire
+from lab.wire import Answer, Wire
 from tests.faults.consistency.history import MERCHANT, Stock
 
 PRODUCTS = 3

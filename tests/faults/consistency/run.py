@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.wire import Wire
+from lab.wire import Wire
 from tests.cluster_fixtures import Service, fresh_databases, serving
 from tests.faults.consistency.checker import Finding
 from tests.faults.consistency.history import History, Look, Recorder

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from bench.wire import Answer, DroppedError, Wire
+from lab.wire import Answer, DroppedError, Wire
 from tests.faults.consistency.history import Operation, Recorder
 from tests.faults.consistency.market import Credential, Market
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from bench.wire import Wire
+from lab.wire import Wire
 from moves.record import Move
 from moves.replication import PREFIXES
 from operations.moves import find_move, move_store

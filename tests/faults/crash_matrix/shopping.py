@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from bench.wire import Answer, DroppedError, Wire
+from lab.wire import Answer, DroppedError, Wire
 
 # Longer than a request is patient, whatever is frozen.
 TIMEOUT_SECONDS = 12.0

@@ -106,13 +106,19 @@ class Wire:
             self._socket = None
 
     def _connected(self) -> socket.socket:
-        if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
+        if self._socket is not None and _is_readable(self._socket):
             self.close()  # readable between requests: the service has closed it
         if self._socket is None:
             self._socket = socket.create_connection(self._address, self._timeout_seconds)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._left = self._lasts
         return self._socket
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    poll = select.poll()  # not select(), which knows the first 1,024 files of a process only
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _receive(connection: socket.socket, received: bytes) -> tuple[Answer, bytes]:

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 import psutil
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import config
-from bench.wire import Wire
+from lab.wire import Wire
+from pools.node import Node
 
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 2
@@ -57,6 +58,14 @@ class Servers:
     def of_shard(self, shard: str) -> list[str]:
         return [node for node in self.nodes if node.rpartition("-")[0] == shard]
 
+    def nodes_of(self, shard: str) -> list[Node]:
+        """As the catalog has them, for the service's own modules."""
+        return [
+            Node(each["name"], shard, each["host"], each["port"])
+            for each in self.processes()
+            if each["name"] in self.of_shard(shard)
+        ]
+
     def primary(self, shard: str) -> str:
         """The node of a shard that writes the newest timeline. Raises `SystemExit` where none answers."""
         found: dict[int, str] = {}
@@ -74,6 +83,17 @@ class Servers:
 
     def conninfo(self, node: str, **changed: Any) -> str:
         return make_conninfo(self._dsns[node], **changed)
+
+    def shard_conninfo(self, shard: str, **changed: Any) -> str:
+        """To whichever node of the shard accepts writes, as libpq finds it."""
+        nodes = [conninfo_to_dict(self._dsns[node]) for node in self.of_shard(shard)]
+        addresses = {key: ",".join(str(node[key]) for node in nodes) for key in ("host", "port")}
+        changed = {"connect_timeout": _ANSWER_SECONDS, **addresses, **changed}
+        return self.conninfo(self.of_shard(shard)[0], target_session_attrs="read-write", **changed)
+
+    def url(self, name: str) -> str:
+        """Of a Redis-compatible server: `redis`, `lock-0` …"""
+        return next(str(each["dsn"]) for each in self.processes() if each["name"] == name)
 
     def connect(self, node: str, **changed: Any) -> psycopg.Connection[tuple[Any, ...]]:
         return psycopg.connect(
@@ -112,10 +132,23 @@ class Servers:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def fail_over(self, shard: str) -> float:
+    def pause_replay(self, node: str) -> None:
+        self.insist(node, "SELECT pg_wal_replay_pause()")
+        wait_for(lambda: self.is_paused(node), f"{node} replays nothing")
+
+    def is_paused(self, node: str) -> bool:
+        ((paused,),) = self.sql(node, "SELECT pg_get_wal_replay_pause_state() = 'paused'")
+        return bool(paused)
+
+    def resume_replay(self, node: str) -> None:
+        """Nothing happens on a node that has been promoted."""
+        self.insist(node, "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_replay_resume() END")
+
+    def fail_over(self, shard: str, to: str = "") -> float:
         """`flask shards failover`; how many seconds it took. Raises `SystemExit` with its words."""
         began = time.monotonic()
-        ran = self._run("-m", "flask", "--app", "app", "shards", "failover", shard)
+        wish = ["--to", to] if to else []
+        ran = self._run("-m", "flask", "--app", "app", "shards", "failover", shard, *wish)
         if ran.returncode:
             raise SystemExit(f"flask shards failover {shard}: {ran.stdout}{ran.stderr}")
         return time.monotonic() - began
