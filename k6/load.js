@@ -12,6 +12,7 @@
 //   RANDOM_SEED      the same number asks for the same things in the same order (1)
 //   SESSIONS         shoppers, each of one store (400)
 //   SUMMARY          a file for the figures, as JSON
+//   TRACE=1          a line for each request (trace.js)
 //
 // It speaks the contract only. Exits with 99 where a scenario's thresholds were crossed.
 
@@ -21,6 +22,7 @@ import { kindOf, MIX } from './mix.js';
 import { KINDS } from './requests.js';
 import { measured, scenarios, thresholds } from './scenarios.js';
 import { asJson, asText } from './summary.js';
+import { sending } from './trace.js';
 import { prepare, readStores } from './world.js';
 
 const SEED = Number(__ENV.RANDOM_SEED || 1);
@@ -50,7 +52,9 @@ export default function shop(world) {
   const number = exec.scenario.iterationInTest;
   const draw = draws(SEED, number);
   const store = world.stores[partOf(world.ends, draw())];
-  KINDS[kindOf(number)]({
+  const kind = kindOf(number);
+  sending(kind);
+  KINDS[kind]({
     base: BASE,
     run: `${world.run}-${exec.scenario.name}`,
     number,

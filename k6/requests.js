@@ -3,6 +3,7 @@
 import http from 'k6/http';
 import { Counter, Rate } from 'k6/metrics';
 import { oneOf } from './draw.js';
+import { trace, traceAnswer } from './trace.js';
 
 export const errors = new Rate('errors');
 export const wrongAnswers = new Counter('wrong_answers');
@@ -46,10 +47,12 @@ export const KINDS = {
     const items = lines(shop);
     const headers = { ...bearer(shop.session.token), ...JSON_BODY, 'Idempotency-Key': `${shop.run}-${shop.number}` };
     const parameters = { ...told('place order', headers), responseCallback: ORDERED };
+    trace('begun', headers['Idempotency-Key']);
     const answer = http.post(`${at(shop)}/orders`, JSON.stringify({ items }), parameters);
     if (answer.status === 409 && answer.body.includes('insufficient-stock')) {
       insufficientStock.add(1);
       errors.add(false);
+      traceAnswer(answer, 'short');
       return;
     }
     const order = judge(answer, 201, (placed) =>
@@ -117,5 +120,7 @@ function judge(answer, status, isRight) {
     }
   }
   errors.add(!right);
+  // Only what was made is answered with 201.
+  traceAnswer(answer, right ? 'right' : 'wrong', answer.status === 201 && body ? body.id : undefined);
   return right ? body : undefined;
 }

@@ -5,6 +5,7 @@
 import http from 'k6/http';
 import { fail, sleep } from 'k6';
 import { zipf } from './draw.js';
+import { trace } from './trace.js';
 
 const JSON_BODY = { 'Content-Type': 'application/json' };
 const AT_ONCE = 20;
@@ -31,6 +32,7 @@ export function prepare({ base, stores, newStores, newProducts, operatorToken, s
     const part = ends[index] - (index > 0 ? ends[index - 1] : 0);
     store.sessions = openSessions(base, store, Math.max(1, Math.round(part * sessions)), run);
   });
+  trace('prepared', Date.now());
   return { run, stores: known, ends };
 }
 
@@ -60,6 +62,7 @@ function openSessions(base, store, count, run) {
       { ...JSON_BODY, Authorization: `Bearer ${token}`, 'Idempotency-Key': `${run}-first-${n}` },
     ]),
   );
+  placed.forEach((answer) => trace('placed', answer.json('id')));
   return tokens.map((token, n) => ({ token, order: { id: placed[n].json('id'), total: placed[n].json('total') } }));
 }
 
