@@ -51,12 +51,12 @@ class Bench:
         self._report(f"{stage}: making ready")
         if self._seeded is None:
             self._seeded = placement.holdings(self._ground)
-        placement.reset(self._ground, self._seeded)
-        if not flags["sharding"]:
+        if not flags["sharding"]:  # refused while stores live elsewhere
             placement.place(self._ground, sharding=False)
         placement.switch(self._ground, flags)
         if flags["sharding"]:
             placement.place(self._ground, sharding=True)
+        placement.reset(self._ground, self._seeded)
 
     def _under_load(
         self, stage: str, rate: int, folder: Path, html: Path | None

@@ -44,8 +44,7 @@ class Options:
 
 def parse(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> Options:
     """Ends the program, with a line that says why, where an option or variable is wrong."""
-    parser = _parser(environ)
-    given = parser.parse_args(arguments)
+    given = parser(environ).parse_args(arguments)
     duration = given.duration if given.duration is not None else 10.0 if given.limit else 30.0
     rounds = given.rounds or (3 if duration >= _SHORT_SECONDS and not given.limit else 1)
     warm_up = given.warm_up if given.warm_up is not None else min(5.0, duration)
@@ -73,8 +72,8 @@ def parse(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> Option
     )
 
 
-def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
         prog="python -m bench.run",
         description="The benchmark: one load, stage by stage, on a cluster of its own. docs/benchmark.md",
         epilog="Capitals name the variable, of make too, that an option is taken from where it is not given.",
@@ -83,7 +82,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     def add(name: str, kind: object, default: str | None, about: str) -> None:
         variable = name.removeprefix("--").replace("-", "_").upper()
         value = environ.get(variable) or default
-        parser.add_argument(name, type=kind, default=value, metavar="X", help=f"{about}; {variable}")  # type: ignore[arg-type]
+        made.add_argument(name, type=kind, default=value, metavar="X", help=f"{about}; {variable}")  # type: ignore[arg-type]
 
     add("--rate", _count, None, "requests a second (1000)")
     add("--duration", seconds, None, "how long each stage is measured, such as 30s (30s)")
@@ -101,14 +100,14 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--period-ms", float, "10", "in which a budget is dealt out (10)")
     add("--k6", str, "", "the program (beside this Python, else in PATH)")
     add("--out", Path, str(LATEST), "folder of the results (bench/results/latest)")
-    parser.add_argument("--no-budgets", action="store_true", help="all servers share the machine's cores")
-    parser.add_argument("--no-fsync", action="store_true", help="PostgreSQL does not wait for the disk")
-    parser.add_argument(
+    made.add_argument("--no-budgets", action="store_true", help="all servers share the machine's cores")
+    made.add_argument("--no-fsync", action="store_true", help="PostgreSQL does not wait for the disk")
+    made.add_argument(
         "--limit",
         action="store_true",
         help="instead: the highest rate that `everything` bears without budgets, from --rate (400) on",
     )
-    return parser
+    return made
 
 
 def seconds(text: str) -> float:

@@ -14,7 +14,7 @@ from bench.run.integrity import Holdings
 from bench.servers import wait_for
 from bench.wire import Wire
 
-_MOVES_SECONDS = 300.0
+_MOVES_SECONDS, _LOOK_SECONDS = 300.0, 0.3
 
 # `flask seed` dates all it makes in 2025.
 _ORDERS_MADE = (
@@ -64,12 +64,10 @@ def zipf(count: int) -> list[float]:
 
 
 def place(ground: Ground, *, sharding: bool) -> None:
-    """Every store on the first shard, or all spread over the shards, always in the same way."""
+    """Every store on the first shard, or all spread over the shards, always in the same way.."""
     shards = ground.servers.shards
     ids = ground.store_ids
     homes = spread(ids, zipf(len(ids)), shards) if sharding else dict.fromkeys(ids, shards[0])
-    if sharding:
-        ground.servers.switch("sharding", enabled=True)
     with Wire(ground.servers.address) as wire:
         operator = ground.servers.operator
         begun = []
@@ -83,10 +81,13 @@ def place(ground: Ground, *, sharding: bool) -> None:
             while (move := good(wire, "GET", f"/v1/admin/moves/{move_id}", operator))["finished_at"] is None:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"a move does not end: {move}")
-                time.sleep(0.1)
+                time.sleep(_LOOK_SECONDS)
             if move["state"] != "done":
                 raise SystemExit(f"a move has failed: {move}")
-    wait_for(lambda: not _tidying(ground), "what the stores have left behind is gone", _MOVES_SECONDS)
+    while begun and _is_tidying(ground):
+        if time.monotonic() > deadline:
+            raise SystemExit("what the stores have left behind does not go")
+        time.sleep(_LOOK_SECONDS)
 
 
 def switch(ground: Ground, flags: Mapping[str, bool]) -> None:
@@ -126,7 +127,7 @@ def reset(ground: Ground, seeded: Holdings) -> None:
         client.flushall()
 
 
-def _tidying(ground: Ground) -> bool:
+def _is_tidying(ground: Ground) -> bool:
     """Whether rows of a store are still on a shard that it has left."""
     homes: dict[str, int] = {}
     for shard in ground.servers.shards:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -130,16 +131,16 @@ def figures(requests: Sequence[Request], duration_seconds: float, began: float) 
         "kinds": {
             kind: latencies([request for request in requests if request.kind == kind]) for kind in kinds
         },
-        "over_time": _over_time(requests, began),
+        "over_time": _over_time(requests, began, math.ceil(duration_seconds)),
         "percentiles": [[percent, quantile(took, percent)] for percent in PERCENTS],
     }
 
 
-def _over_time(requests: Sequence[Request], began: float) -> list[dict[str, Any]]:
-    """By the second in which a request was sent."""
+def _over_time(requests: Sequence[Request], began: float, count: int) -> list[dict[str, Any]]:
+    """By the second in which a request was sent; k6's clock begins a few milliseconds after `began`."""
     by_second: dict[int, list[Request]] = {}
     for request in requests:
-        by_second.setdefault(max(0, int(request.at - began)), []).append(request)
+        by_second.setdefault(min(max(0, int(request.at - began)), count - 1), []).append(request)
     return [
         {
             "second": second,
