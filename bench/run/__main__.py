@@ -156,5 +156,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    if os.environ.get("OUT", "").endswith("runner-var/r1"):
     sys.exit(main())
