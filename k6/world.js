@@ -27,10 +27,14 @@ export function prepare({ base, stores, newStores, newProducts, operatorToken, s
   const lists = send(known.map((store) => ['GET', `${base}/v1/stores/${store.id}/products?limit=${PRODUCTS_OF_A_STORE}`]));
   const ends = zipf(known.length);
   known.forEach((store, index) => {
-    store.products = lists[index].json('data').map((product) => product.id);
+    const listed = lists[index].json('data');
+    store.products = listed.map((product) => product.id);
     if (store.products.length < 3) fail(`store ${store.id} has fewer than three products: an order takes up to three`);
     const part = ends[index] - (index > 0 ? ends[index - 1] : 0);
-    store.sessions = openSessions(base, store, Math.max(1, Math.round(part * sessions)), run);
+    const shoppers = Math.max(1, Math.round(part * sessions));
+    const enough = listed.filter((product) => product.stock >= shoppers).map((product) => product.id);
+    if (enough.length === 0) fail(`store ${store.id} has no product of which every shopper can have one`);
+    store.sessions = openSessions(base, store, shoppers, enough, run);
   });
   trace('prepared', Date.now());
   return { run, stores: known, ends };
@@ -50,7 +54,8 @@ function makeStores(base, token, count, products, run) {
   });
 }
 
-function openSessions(base, store, count, run) {
+// `goods` are ids of products for each shopper's first order.
+function openSessions(base, store, count, goods, run) {
   const at = `${base}/v1/stores/${store.id}`;
   const opened = send(Array.from({ length: count }, () => ['POST', `${at}/sessions`, {}, JSON_BODY]));
   const tokens = opened.map((answer) => answer.json('token'));
@@ -58,7 +63,7 @@ function openSessions(base, store, count, run) {
     tokens.map((token, n) => [
       'POST',
       `${at}/orders`,
-      { items: [{ product_id: store.products[n % store.products.length], quantity: 1 }] },
+      { items: [{ product_id: goods[n % goods.length], quantity: 1 }] },
       { ...JSON_BODY, Authorization: `Bearer ${token}`, 'Idempotency-Key': `${run}-first-${n}` },
     ]),
   );
