@@ -24,7 +24,7 @@ _SERVER_ERROR, _CLIENT_ERROR, _CREATED = 500, 400, 201
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`at`: seconds of the wall clock. `cache`, `wait_ms`: None where the answer does not say."""
+    """`at`: seconds of the wall clock. `cache`, `node`, `wait_ms`: None where the answer does not say."""
 
     scenario: str
     kind: str
@@ -34,6 +34,7 @@ class Request:
     code: str
     verdict: str
     cache: str | None
+    node: str | None
     wait_ms: float | None
 
     @property
@@ -60,7 +61,7 @@ def read(lines: Iterable[str]) -> Trace:
     for line in lines:
         what, *fields = line.rstrip("\n").split("\t")
         if what == "request" and len(fields) == _SENT_FIELDS - 1:
-            scenario, kind, at, status, took, code, verdict, cache, _, wait, order = fields
+            scenario, kind, at, status, took, code, verdict, cache, node, wait, order = fields
             trace.requests.append(
                 Request(
                     scenario,
@@ -71,6 +72,7 @@ def read(lines: Iterable[str]) -> Trace:
                     code,
                     verdict,
                     None if cache == "-" else cache,
+                    None if node == "-" else node,
                     None if wait == "-" else float(wait),
                 )
             )
@@ -127,6 +129,7 @@ def figures(requests: Sequence[Request], duration_seconds: float, began: float) 
         "wrong_answers": errors["wrong answer"],
         "insufficient_stock": sum(request.verdict == "short" for request in requests),
         "cache_hit_rate": looked["hit"] / looked.total() if looked else None,
+        "served_by": dict(Counter(request.node for request in requests if request.node)),
         "pool_wait_ms": {"p50": quantile(waits, 50), "p99": quantile(waits, 99)},
         "kinds": {
             kind: latencies([request for request in requests if request.kind == kind]) for kind in kinds

@@ -57,6 +57,7 @@ def test_errors_are_named_by_status_or_reason() -> None:
 def test_the_cache_is_judged_by_its_own_header_and_the_pool_by_its_wait() -> None:
     found = measured()
     assert found["cache_hit_rate"] == 1 / 3
+    assert found["served_by"] == {"shard-0-a": 2, "cache": 1, "shard-0-b": 1}
     assert found["pool_wait_ms"]["p50"] == pytest.approx(0.25)
 
 
@@ -79,7 +80,7 @@ def test_nothing_measured_is_no_figure_and_no_failure() -> None:
 
 
 def of_round(p99_ms: float, *, wrong: int = 0, errors: dict[str, int] | None = None) -> dict[str, Any]:
-    request = Request("load", "read cart", 1.0, 200, p99_ms, "-", "right", None, None)
+    request = Request("load", "read cart", 1.0, 200, p99_ms, "-", "right", None, None, None)
     found = figures_of([request], 1.0, 1.0)
     return {
         **found,
