@@ -42,7 +42,7 @@ class Bench:
         found["faults"] = faults(before, placement.holdings(self._ground), trace.told)
         for fault in found["faults"]:
             self._report(f"{stage}: NOT WHOLE: {fault}")
-        for line in trace.others[:3]:
+        for line in list(dict.fromkeys(trace.others))[:3]:
             self._report(f"{stage}: k6: {line[:300]}")
         return found
 

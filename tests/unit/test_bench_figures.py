@@ -142,6 +142,13 @@ def test_a_short_run_has_one_round_and_no_longer_warm_up_than_itself() -> None:
     assert parse(["--rounds=2"], {"ROUNDS": "5"}).rounds == 2
 
 
+def test_a_budget_goes_with_the_rate_unless_it_is_named() -> None:
+    assert parse([], {"RATE": "1000"}).budgets == {"postgres": 0.25, "redis": 0.5, "lock": 0.2, "http": 0.0}
+    assert parse([], {"RATE": "200"}).budgets["postgres"] == 0.05
+    assert parse(["--budget-postgres=0.4"], {"RATE": "200"}).budgets["postgres"] == 0.4
+    assert not any(parse(["--no-budgets"], {}).budgets.values())
+
+
 def test_stages_run_in_their_order_whatever_order_they_are_named_in() -> None:
     assert parse([], {"STAGES": "everything, baseline"}).stages == ("baseline", "everything")
 
