@@ -19,7 +19,7 @@ INSTALL = @for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.1
 	done; \
 	echo "make: $(if $(PYTHON),PYTHON=$(PYTHON) is no,there is no) Python 3.11 or newer: set PYTHON to one" >&2; exit 1
 
-.PHONY: help up down clean psql test check
+.PHONY: help up down clean psql test bench check
 
 help: ## one line for each target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,10 @@ psql: ## psql on a node: NODE=shard-0-primary, shard-1-b, ...; more arguments fo
 test: ## the whole test suite, on throw-away clusters; TEST_PROCESSES at once, more arguments for pytest in PYTEST_ARGS
 	$(call INSTALL,dev.txt speed.txt)
 	@exec $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+
+bench: ## the benchmark, on a cluster of its own (RATE, DURATION, STAGES, ROUNDS; BENCH_ARGS=--help lists all)
+	$(call INSTALL,bench.txt speed.txt)
+	@exec $(VENV) -m bench.run $(BENCH_ARGS)
 
 check: ## formatter, linter, types, spelling, direction of imports, house rules
 	$(call INSTALL,dev.txt)

@@ -86,7 +86,7 @@ def test_no_password_has_a_default() -> None:
     required = set(re.findall(r"\$\{([A-Z_]+):\?", TEXT))
     with_default = set(re.findall(r"\$\{([A-Z_]+):-", TEXT))
     assert set(re.findall(r"\$\{([A-Z_]+)", TEXT)) - required == with_default
-    assert with_default == {"PORT", "WORKERS", "SEED"}
+    assert with_default == {"PORT", "WORKERS", "SEED", "POSTGRES_CPUS", "VALKEY_CPUS"}
 
 
 def test_make_env_makes_up_every_secret_for_its_owner_only(tmp_path: Path) -> None:

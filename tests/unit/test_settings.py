@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import config
+from bench.run import options
 from config import RedisUrl
 from devcluster.__main__ import _VARIABLES
 from errors import ConfigurationError
@@ -44,7 +45,18 @@ def test_every_variable_of_make_is_documented() -> None:
         for line in re.findall(r"##(.*)", makefile)
         for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)*\b", line)
     }
-    assert documented("Of the embedded cluster").keys() == programs | told | {"PYTHON"}
+    elsewhere = set(documented("Of the benchmark"))
+    assert documented("Of the embedded cluster").keys() == programs | (told - elsewhere) | {"PYTHON"}
+
+
+def test_every_variable_of_the_benchmark_is_documented() -> None:
+    parsed = vars(options.parser({}).parse_args([]))
+    told = {name.upper() for name, value in parsed.items() if not isinstance(value, bool)}
+    found = documented("Of the benchmark")
+    assert found.keys() == told | {"BENCH_ARGS"}
+    assert {
+        kind: float(found[f"BUDGET_{kind.upper()}"].strip("`")) for kind in options.BUDGETS
+    } == options.BUDGETS
 
 
 def test_every_variable_of_the_containers_is_documented() -> None:
