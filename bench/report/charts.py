@@ -1,59 +1,51 @@
-"""The pictures. Each gives None where the summary has no figures for it.
-
-Colour is never alone in telling things apart: lines have marks and dashes, bars have hatches.
-"""
+"""The pictures. Each gives None where the summary has no figures for it."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-from bench.report.numerals import milliseconds, plain
+from bench.report.drawing import (
+    MARKS,
+    Chart,
+    draw,
+    height_inches,
+    legend,
+    line_look,
+    logarithmic,
+    name_rows,
+    positive,
+    stacked,
+)
+from bench.report.numerals import milliseconds
 from bench.report.summary import Stage
-from bench.report.svg import INK, PAPER, SERIES, STYLE, as_svg
+from bench.report.svg import INK, SERIES
 
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", "-.", ":")
-_HATCHES = ("", "///", "\\\\\\", "|||", "---", "xxx", "+++", "//")
-_WIDTH_INCHES = 9.0
 _PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99, 99.999)
 _ALL = 100.0
 _LABELLED = frozenset({50.0, 90.0, 99.0, 99.9, 99.99, 99.999})
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    title: str
-    description: str
-    svg: str
-
-
 def latency(stages: Sequence[Stage]) -> Chart | None:
     """p50, p95 and p99 of each stage, with the range of the rounds."""
     figures = (("p50_ms", "p50"), ("p95_ms", "p95"), ("p99_ms", "p99"))
-    if not any(_positive(stage.get(figure)) for stage in stages for figure, _ in figures):
+    if not any(positive(stage.get(figure)) for stage in stages for figure, _ in figures):
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for n, (key, label) in enumerate(figures):
-            points = [
-                (row, value) for row, stage in enumerate(stages) if (value := _positive(stage.get(key)))
-            ]
+            points = [(row, value) for row, stage in enumerate(stages) if (value := positive(stage.get(key)))]
             at = [row + (n - 1) * 0.18 for row, _ in points]
             axes.plot(
                 [value for _, value in points],
                 at,
                 linestyle="",
-                marker=_MARKS[n],
+                marker=MARKS[n],
                 color=SERIES[n],
                 label=label,
             )
@@ -68,16 +60,16 @@ def latency(stages: Sequence[Stage]) -> Chart | None:
                     va="center",
                     size=8,
                 )
-        _logarithmic(axes, "x", "latency, ms (logarithmic); the line is the range of the rounds")
-        _rows(axes, [stage.name for stage in stages])
+        logarithmic(axes, "x", "latency, ms (logarithmic); the line is the range of the rounds")
+        name_rows(axes, [stage.name for stage in stages])
         axes.margins(x=0.08)
-        _legend(figure, 3)
+        legend(figure, 3)
 
     told = "; ".join(
         f"{s.name}: " + ", ".join(f"{label} {milliseconds(s.get(key))} ms" for key, label in figures)
         for s in stages
     )
-    return _chart("latency", "Latency, stage by stage", told, paint, _height(stages))
+    return draw("latency", "Latency, stage by stage", told, paint, height_inches(stages))
 
 
 def throughput(stages: Sequence[Stage], rate: float | None) -> Chart | None:
@@ -97,13 +89,14 @@ def throughput(stages: Sequence[Stage], rate: float | None) -> Chart | None:
         if rate:
             axes.axvline(rate, color=INK, linewidth=1, linestyle="--", label="asked for")
 
-    return _stacked(
+    return stacked(
         "throughput",
         "Throughput, stage by stage",
         "requests a second",
         stages=stages,
         parts=parts,
         finish=finish,
+        ends=parts["answered well"],
     )
 
 
@@ -128,34 +121,32 @@ def by_part(
     }
     if not any(any(values) for values in parts.values()):
         return None
-    return _stacked(name, title, unit, stages=stages, parts=parts)
+    return stacked(name, title, unit, stages=stages, parts=parts)
 
 
 def over_time(stages: Sequence[Stage]) -> Chart | None:
     """p50 and p99 of each second, one above the other, on one axis of time."""
-    if not any(
-        _positive(second.p99_ms) or _positive(second.p50_ms) for s in stages for second in s.over_time
-    ):
+    if not any(positive(second.p99_ms) or positive(second.p50_ms) for s in stages for second in s.over_time):
         return None
 
     def paint(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, label, of in ((upper, "p99", attrgetter("p99_ms")), (lower, "p50", attrgetter("p50_ms"))):
             for n, stage in enumerate(stages):
-                points = [(s.second, value) for s in stage.over_time if (value := _positive(of(s)))]
+                points = [(s.second, value) for s in stage.over_time if (value := positive(of(s)))]
                 if points:
                     xs, ys = zip(*points, strict=True)
-                    axes.plot(xs, ys, **_line(n), markevery=max(1, len(points) // 8), label=stage.name)
-            _logarithmic(axes, "y", f"{label} of each second, ms")
+                    axes.plot(xs, ys, **line_look(n), markevery=max(1, len(points) // 8), label=stage.name)
+            logarithmic(axes, "y", f"{label} of each second, ms")
         lower.set_xlabel("seconds since the stage began (after its warm-up)")
-        _legend(figure, 5, upper)
+        legend(figure, 5, upper)
 
     told = "; ".join(
         f"{stage.name}: p99 of a second between {milliseconds(min(values))} and {milliseconds(max(values))} ms"
         for stage in stages
         if (values := [second.p99_ms for second in stage.over_time if second.p99_ms is not None])
     )
-    return _chart("over-time", "Latency over time", told, paint, 5.5)
+    return draw("over-time", "Latency over time", told, paint, 5.5)
 
 
 def percentiles(stages: Sequence[Stage]) -> Chart | None:
@@ -173,26 +164,26 @@ def percentiles(stages: Sequence[Stage]) -> Chart | None:
         for n, (stage, curve) in enumerate(zip(stages, curves, strict=True)):
             if curve:
                 xs, ys = zip(*curve, strict=True)
-                axes.plot(xs, ys, **_line(n), label=stage.name)
+                axes.plot(xs, ys, **line_look(n), label=stage.name)
         axes.set_xscale("log")
         ticks = [p for p in _PERCENTILES if p in _LABELLED and 1 / (1 - p / 100) <= farthest * 1.01] or [50.0]
         axes.set_xticks([1 / (1 - p / 100) for p in ticks], [f"{p:g} %" for p in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("percentile p, drawn at 1/(1 - p)")
-        _logarithmic(axes, "y", "latency, ms (logarithmic)")
-        _legend(figure, 5)
+        logarithmic(axes, "y", "latency, ms (logarithmic)")
+        legend(figure, 5)
 
     told = "; ".join(
         f"{stage.name}: " + ", ".join(f"{p:g} % within {milliseconds(ms)} ms" for p, ms in stage.percentiles)
         for stage in stages
         if stage.percentiles
     )
-    return _chart("percentiles", "Latency by percentile", told, paint, 4.5)
+    return draw("percentiles", "Latency by percentile", told, paint, 4.5)
 
 
 def rounds(stages: Sequence[Stage]) -> Chart | None:
     """p99 of every round: how far the same thing, done again, came out differently."""
-    if not any(_positive(each.get("p99_ms")) for stage in stages for each in stage.rounds):
+    if not any(positive(each.get("p99_ms")) for stage in stages for each in stage.rounds):
         return None
 
     def paint(figure: Figure) -> None:
@@ -202,112 +193,19 @@ def rounds(stages: Sequence[Stage]) -> Chart | None:
             points = [
                 (value, row + (n - (most - 1) / 2) * 0.12)
                 for row, stage in enumerate(stages)
-                if n < len(stage.rounds) and (value := _positive(stage.rounds[n].get("p99_ms")))
+                if n < len(stage.rounds) and (value := positive(stage.rounds[n].get("p99_ms")))
             ]
             if points:
                 xs, ys = zip(*points, strict=True)
-                color, mark = SERIES[n % len(SERIES)], _MARKS[n % len(_MARKS)]
+                color, mark = SERIES[n % len(SERIES)], MARKS[n % len(MARKS)]
                 axes.plot(xs, ys, linestyle="", marker=mark, color=color, label=f"round {n + 1}")
-        _logarithmic(axes, "x", "p99, ms (logarithmic)")
-        _rows(axes, [stage.name for stage in stages])
-        _legend(figure, 6)
+        logarithmic(axes, "x", "p99, ms (logarithmic)")
+        name_rows(axes, [stage.name for stage in stages])
+        legend(figure, 6)
 
     told = "; ".join(
         f"{stage.name}: " + ", ".join(milliseconds(each.get("p99_ms")) for each in stage.rounds) + " ms"
         for stage in stages
         if stage.rounds
     )
-    return _chart("rounds", "p99 of each round", told, paint, _height(stages))
-
-
-def _stacked(
-    name: str,
-    title: str,
-    unit: str,
-    *,
-    stages: Sequence[Stage],
-    parts: Mapping[str, Sequence[float]],
-    finish: Callable[[Axes], None] = lambda _: None,
-) -> Chart:
-    looks: dict[str, dict[str, Any]] = {
-        part: {"color": SERIES[n % len(SERIES)], "hatch": _HATCHES[n % len(_HATCHES)]}
-        for n, part in enumerate(parts)
-    }
-    shown = {part: values for part, values in parts.items() if any(values)}
-    totals = [sum(values[row] for values in shown.values()) for row in range(len(stages))]
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        left = [0.0] * len(stages)
-        for part, values in shown.items():
-            axes.barh(
-                range(len(stages)), values, left=left, height=0.6, edgecolor=PAPER, label=part, **looks[part]
-            )
-            left = [a + b for a, b in zip(left, values, strict=True)]
-        for row, total in enumerate(totals):
-            axes.annotate(plain(total), (total, row), (5, 0), textcoords="offset points", va="center", size=8)
-        finish(axes)
-        axes.set_xlabel(unit)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-        axes.set_xlim(0, max(*totals, 1e-9) * 1.12)
-        _rows(axes, [stage.name for stage in stages])
-        _legend(figure, 4)
-
-    told = f"In {unit}. " + "; ".join(
-        f"{stage.name}: " + ", ".join(f"{part} {plain(values[row])}" for part, values in shown.items())
-        for row, stage in enumerate(stages)
-    )
-    return _chart(name, title, told, paint, _height(stages, len(shown)))
-
-
-def _chart(name: str, title: str, description: str, paint: Callable[[Figure], None], height: float) -> Chart:
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A letter that matplotlib's font lacks is only measured by it; the reader's browser draws it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
-        paint(figure)
-        return Chart(title, description, as_svg(figure, f"chart-{name}", title, description))
-
-
-def _height(stages: Sequence[Stage], parts: int = 1) -> float:
-    return 1.2 + 0.5 * len(stages) + 0.25 * (parts // 4)
-
-
-def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """One row for each stage, the first on top."""
-    axes.set_yticks(range(len(names)), [name if len(name) <= 40 else f"{name[:39]}…" for name in names])  # noqa: PLR2004
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-
-
-def _logarithmic(axes: Axes, which: str, label: str) -> None:
-    axes.set(**{f"{which}scale": "log", f"{which}label": label})
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    if high / low < 10:  # noqa: PLR2004 - within one decade only the lines between say where one is
-        axis.set_minor_formatter(FuncFormatter(lambda value, _: plain(value)))
-    else:
-        axis.set_minor_formatter(FuncFormatter(lambda _value, _: ""))
-
-
-def _line(n: int) -> dict[str, Any]:
-    return {
-        "color": SERIES[n % len(SERIES)],
-        "linestyle": _DASHES[n % len(_DASHES)],
-        "marker": _MARKS[n % len(_MARKS)],
-        "markersize": 5,
-    }
-
-
-def _legend(figure: Figure, columns: int, axes: Axes | None = None) -> None:
-    """Below, outside the picture: it hides nothing."""
-    entries, labels = (axes or figure.axes[0]).get_legend_handles_labels()
-    if entries:
-        figure.legend(entries, labels, loc="outside lower center", ncols=columns)
-
-
-def _positive(value: float | None) -> float | None:
-    """What a logarithmic axis can show."""
-    return value if value is not None and value > 0 else None
+    return draw("rounds", "p99 of each round", told, paint, height_inches(stages))

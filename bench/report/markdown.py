@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from bench.report.content import Section, Table
+from bench.report.content import Section
+from bench.report.tables import Table
 from bench.table import table
 
 

@@ -7,8 +7,9 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from bench.report.charts import Chart
-from bench.report.content import Section, Table
+from bench.report.content import Section
+from bench.report.drawing import Chart
+from bench.report.tables import Table
 from bench.report.words import Remark
 
 _STYLE = Path(__file__).with_name("page.css")

@@ -60,6 +60,12 @@ class Stage:
         return {kind: n / together * all_errors for kind, n in self.errors.items()} if together else {}
 
     @property
+    def database_cpu_seconds(self) -> Mapping[str, float]:
+        """Of the nodes that run statements, where it is known which do: beside the service's CPU theirs is not seen."""
+        nodes = self.statements or self.cpu_seconds_by_node
+        return {node: spent for node, spent in self.cpu_seconds_by_node.items() if node in nodes}
+
+    @property
     def requests(self) -> float:
         return self.figures.get("requests", 0.0)
 

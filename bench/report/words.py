@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bench.report.compare import Difference, Verdict, difference
 from bench.report.numerals import count, milliseconds, percent, plain, volume
+from bench.report.shifts import MOST_NODES, shifts
 from bench.report.summary import Stage, Summary
 
 # What is less than this is not worth a sentence; the tables have it.
-_LEAST_SHARE = 0.1
 _LEAST_THROTTLED = 0.05
 _LEAST_POOL_WAIT_MS = 10
-_NAMED_NODES = 3
 _SAY_AS_FACTOR = 1.5
 _ALL_FLOW, _GOOD_FLOW = "requests_per_second", "good_requests_per_second"
 
@@ -35,9 +35,8 @@ def what_one_sees(summary: Summary) -> list[Remark]:
     remarks = [*_wrong(stages)]
     if len(stages) > 1:
         first, last = stages[0], stages[-1]
-        remarks.append(
-            Remark(f"From {first.name} to {last.name}: {_against(first, last)}", bad=not last.answered)
-        )
+        told = f"From {first.name} to {last.name}: {_against(first, last)}"
+        remarks += [Remark(told, bad=not last.answered), *_steps(stages)]
     else:
         remarks.append(Remark(f"Only {stages[0].name} was measured: there is nothing to compare it with."))
     remarks.extend(_credence(summary))
@@ -75,6 +74,25 @@ def _against(first: Stage, last: Stage) -> str:
     if not first.answered:
         return f"{first.name} answered nothing that could be compared."
     return "; ".join(_sentences(first, last)) + "."
+
+
+def _steps(stages: Sequence[Stage]) -> Iterator[Remark]:
+    """Which step helped the most at p99, which did harm, and which cannot be told."""
+    steps = [
+        (after.name, found)
+        for before, after in pairwise(stages)
+        if before.answered and after.answered and (found := difference(before, after, "p99_ms"))
+    ]
+    better = [(found.factor or 0.0, name) for name, found in steps if found.verdict is Verdict.BETTER]
+    worse = [name for name, found in steps if found.verdict is Verdict.WORSE]
+    noise = [name for name, found in steps if found.verdict is Verdict.NOISE]
+    if better and len(steps) > 1:
+        factor, best = max(better)
+        yield Remark(f"At p99 {best} helped the most{f': by a factor of {plain(factor)}' if factor else ''}.")
+    if worse:
+        yield Remark(f"Worse at p99 than the stage before: {', '.join(worse)}.", bad=True)
+    if noise:
+        yield Remark(f"At p99 not to be told from noise: {', '.join(noise)}.")
 
 
 def _credence(summary: Summary) -> Iterator[Remark]:
@@ -122,9 +140,12 @@ def _health(stage: Stage) -> Iterator[Remark]:
         yield Remark(f"Held back by the CPU budget: {held}.")
     rate = stage.get("error_rate")
     if rate:
-        kinds = sorted(stage.errors.items(), key=lambda item: -item[1])[:_NAMED_NODES]
+        kinds = sorted(stage.errors.items(), key=lambda item: -item[1])[:MOST_NODES]
         which = ", ".join(f"{kind} ({count(n)})" for kind, n in kinds)
-        yield Remark(f"{percent(rate)} of the requests were errors{which and f': {which}'}.", bad=True)
+        rounds = f", in {len(stage.rounds)} rounds" if which and len(stage.rounds) > 1 else ""
+        yield Remark(
+            f"{percent(rate)} of the requests were errors{which and f': {which}'}{rounds}.", bad=True
+        )
 
 
 def _held_back(stage: Stage) -> str:
@@ -133,7 +154,7 @@ def _held_back(stage: Stage) -> str:
     nodes = sorted(
         ((n, s) for n, s in stage.throttled_seconds.items() if s > least), key=lambda pair: -pair[1]
     )
-    return ", ".join(f"{node} for {plain(s)} s" for node, s in nodes[:_NAMED_NODES]) + (
+    return ", ".join(f"{node} for {plain(s)} s" for node, s in nodes[:MOST_NODES]) + (
         f" in a stage of {plain(seconds)} s" if nodes and seconds else ""
     )
 
@@ -196,9 +217,9 @@ def _moved(before: Stage, stage: Stage) -> Iterator[Remark]:
     """What left which node, and where it went, for each request: an overloaded stage has fewer of them."""
     for title, unit, scale, of in (
         ("Statements", "for 1,000 requests", 1000, (before.statements, stage.statements)),
-        ("CPU", "ms a request", 1000, (before.cpu_seconds_by_node, stage.cpu_seconds_by_node)),
+        ("CPU", "ms a request", 1000, (before.database_cpu_seconds, stage.database_cpu_seconds)),
     ):
-        less, more = _shifts(before, stage, of, scale)
+        less, more = shifts(before, stage, of, scale)
         if less or more:
             told = "; ".join(
                 f"{word} on " + ", ".join(f"{node} ({plain(a)} → {plain(b)})" for node, a, b in nodes)
@@ -206,28 +227,6 @@ def _moved(before: Stage, stage: Stage) -> Iterator[Remark]:
                 if nodes
             )
             yield Remark(f"{title}, {unit}: {told}.")
-
-
-Shift = tuple[str, float, float]
-
-
-def _shifts(
-    before: Stage, stage: Stage, of: tuple[Mapping[str, float], Mapping[str, float]], scale: float
-) -> tuple[list[Shift], list[Shift]]:
-    """Nodes whose part changed by a tenth of what the busiest has, the largest change first: less, and more."""
-    if not before.requests or not stage.requests:
-        return [], []
-    was = {node: total * scale / before.requests for node, total in of[0].items()}
-    now = {node: total * scale / stage.requests for node, total in of[1].items()}
-    if not was or not now:
-        return [], []
-    least = _LEAST_SHARE * max(*was.values(), *now.values(), 0.0)
-    changed = [(node, was.get(node, 0.0), now.get(node, 0.0)) for node in {**was, **now}]
-    changed = sorted(
-        (each for each in changed if abs(each[2] - each[1]) > least), key=lambda e: -abs(e[2] - e[1])
-    )
-    less, more = ([each for each in changed if (each[2] > each[1]) is rose] for rose in (False, True))
-    return less[:_NAMED_NODES], more[:_NAMED_NODES]
 
 
 def _layers(stage: Stage) -> Iterator[str]:

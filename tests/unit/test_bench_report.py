@@ -137,6 +137,9 @@ def test_all_five_stages_have_their_pictures_and_their_words(five: tuple[str, st
     markdown, page = five
     for text in (markdown, page):
         assert "p99 fell from 4,200 to 80 ms, by a factor of 52.5" in text
+        assert "At p99 +replicas helped the most: by a factor of 13.5." in text
+        assert "Worse at p99 than the stage before: everything." in text
+        assert "At p99 not to be told from noise: +cache." in text
         assert "8,000 requests (26.7 % of the load) were never sent" in text
         assert "Overloaded: baseline." in text
         assert "shard-0-a for 24.5 s in a stage of 30 s" in text
@@ -229,7 +232,8 @@ def test_rounds_that_overlap_are_noise_however_far_the_medians_are_apart(tmp_pat
     wide = [
         stage(str(n), p99, rounds=[{"p99_ms": v} for v in (50, p99, 400)]) for n, p99 in enumerate((100, 300))
     ]
-    found = difference(*read(tmp_path, *wide), "p99_ms")
+    before, after = read(tmp_path, *wide)
+    found = difference(before, after, "p99_ms")
     assert found is not None
     assert found.verdict is Verdict.NOISE
 
@@ -321,6 +325,16 @@ def test_what_left_one_node_and_came_to_another_is_counted_for_each_request(tmp_
         "Statements, for 1,000 requests: less on shard-0-a (2,000 → 500); more on shard-0-b (0 → 1,500)."
     )
     assert expected in said(before, after)
+
+
+def test_the_service_s_own_cpu_does_not_hide_that_of_the_databases(tmp_path: Path) -> None:
+    cpu = {"http": 30.0, "shard-0-a": 2.0}
+    before, after = read(
+        tmp_path,
+        stage("baseline", 10, statements={"shard-0-a": 9}, cpu_seconds_by_node=cpu),
+        stage("+cache", 10, statements={"shard-0-a": 9}, cpu_seconds_by_node={**cpu, "shard-0-a": 1.0}),
+    )
+    assert "CPU, ms a request: less on shard-0-a (0.0667 → 0.0333)." in said(before, after)
 
 
 def test_a_stage_without_a_good_answer_is_told_as_such(tmp_path: Path) -> None:
