@@ -42,7 +42,7 @@ def stacked(
     finish: Callable[[Axes], None] = lambda _: None,
     ends: Sequence[float] = (),
 ) -> Chart:
-    """A bar for each stage, in parts. `finish` adds to it; `ends`: the figures behind the bars, if not their lengths."""
+    """A bar for each stage, in parts. `finish` adds to it; `ends`: the figures behind bars, if not their lengths."""
     looks: dict[str, dict[str, Any]] = {
         part: {"color": SERIES[n % len(SERIES)], "hatch": _HATCHES[n % len(_HATCHES)]}
         for n, part in enumerate(parts)
