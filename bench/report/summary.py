@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Range = tuple[float, float]
+
+# A petabyte, or thirty thousand years in ms: nothing that a benchmark measures is larger.
+_NO_FIGURE = 1e15
 
 
 class SummaryError(Exception):
@@ -124,9 +126,9 @@ def read_summary(path: Path) -> Summary:
 
 
 def number(value: object) -> float | None:
-    """A finite number, else None: not a truth value, not text."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
+    """A number that may be a figure, else None: not a truth value, not text, and none that no axis could hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _NO_FIGURE:
+        return None  # not a number is not below anything, either
     return float(value)
 
 

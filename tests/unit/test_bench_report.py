@@ -167,6 +167,7 @@ def test_a_letter_that_the_font_lacks_is_no_trouble(tmp_path: Path) -> None:
         summary(stage("baseline", 10)),
         summary({**stage("baseline", 10), "requests": 0, "requests_per_second": 0}),
         summary(stage("baseline", float("nan")), stage("everything", float("inf"))),
+        summary(stage("baseline", 1e308, requests=10**400)),
         summary(
             stage("baseline", 0, percentiles=[[100, 5], [50, 0]], over_time=[{"second": 0, "p99_ms": 0}])
         ),
@@ -184,6 +185,7 @@ def test_a_letter_that_the_font_lacks_is_no_trouble(tmp_path: Path) -> None:
         "one",
         "no-requests",
         "not-finite",
+        "beyond-all-bounds",
         "zeros",
         "dead",
         "twelve",
