@@ -150,7 +150,7 @@ def _stage(found: Mapping[str, Any], place: int) -> Stage:
         wal_bytes=_numbers(found.get("wal_bytes")),
         cpu_seconds=_numbers(found.get("cpu_seconds")),
         cpu_seconds_by_node=_numbers(found.get("cpu_seconds_by_node")),
-        throttled_seconds=_numbers(found.get("throttled_seconds")),
+        throttled_seconds={n: s for n, s in _numbers(found.get("throttled_seconds")).items() if s > 0},
         errors={kind: n for kind, n in _numbers(found.get("errors")).items() if n > 0},
         replica_lag_bytes=_numbers(found.get("replica_lag_bytes")),
         pool_wait_ms=_numbers(found.get("pool_wait_ms")),
