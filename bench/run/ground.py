@@ -17,9 +17,9 @@ import psutil
 
 from bench.run.budgets import tree_pids
 from bench.run.options import Options
-from bench.servers import Servers, wait_for
+from lab.servers import Servers, wait_for
 from bench.service import free_ports
-from bench.wire import DroppedError, Wire
+from lab.wire import DroppedError, Wire
 from config import ROOT
 
 _PREFIX = "infinite-scaling-bench-"

@@ -16,7 +16,7 @@ from typing import Any
 from bench.run.ground import Ground
 from bench.run.options import Options
 from bench.run.trace import Trace, read
-from bench.servers import wait_for
+from lab.servers import wait_for
 from config import ROOT
 
 SCRIPT = ROOT / "k6" / "load.js"

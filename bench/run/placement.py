@@ -11,8 +11,8 @@ import redis
 from bench.replicas.stores import good
 from bench.run.ground import Ground
 from bench.run.integrity import Holdings
-from bench.servers import wait_for
-from bench.wire import Wire
+from lab.servers import wait_for
+from lab.wire import Wire
 
 _MOVES_SECONDS, _LOOK_SECONDS = 300.0, 0.3
 
