@@ -24,7 +24,9 @@ def text(node: PostgresNode, siblings: Sequence[PostgresNode], major: int, *, du
         values["io_method"] = "sync"  # six idle servers would keep three I/O worker processes each
     if not durable:
         values["fsync"] = "off"  # not full_page_writes: pg_rewind copies pages while the primary writes them
-        values["wal_init_zero"] = "off"  # so that segments have holes where nothing was written, and copy fast
+        values["wal_init_zero"] = (
+            "off"  # so that segments have holes where nothing was written, and copy fast
+        )
     lines = (f"{name} = '{str(value).replace(chr(39), chr(39) * 2)}'" for name, value in values.items())
     return "\n".join(["# Written anew at every start. ALTER SYSTEM wins over it.", *lines, ""])
 

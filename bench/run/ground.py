@@ -17,10 +17,10 @@ import psutil
 
 from bench.run.budgets import tree_pids
 from bench.run.options import Options
-from lab.servers import Servers, wait_for
 from bench.service import free_ports
-from lab.wire import DroppedError, Wire
 from config import ROOT
+from lab.servers import Servers, wait_for
+from lab.wire import DroppedError, Wire
 
 _PREFIX = "infinite-scaling-bench-"
 # Two shards of three, Redis, three lock nodes; and the service.

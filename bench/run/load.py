@@ -16,8 +16,8 @@ from typing import Any
 from bench.run.ground import Ground
 from bench.run.options import Options
 from bench.run.trace import Trace, read
-from lab.servers import wait_for
 from config import ROOT
+from lab.servers import wait_for
 
 SCRIPT = ROOT / "k6" / "load.js"
 # Of the measured scenario in k6/scenarios.js.
