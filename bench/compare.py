@@ -4,13 +4,16 @@
     .venv/bin/python -m bench.compare --fail-if-slower A B      # exits with 1 where B is worse
 
 A difference is called one where no round of B lies among the rounds of A, and where it is larger than that figure's
-least difference. Several rounds of each are needed: with one, all that is left is the least difference.
+least difference. Several rounds of each are needed: with one, all that is left is the least difference. Rounds in which
+others took much of the machine say nothing of the code, and are left out; a stage without any other is not judged, and
+that is an exit with 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from statistics import median
 from typing import Any
 
 from bench.run.figures import series
+from bench.run.measure import MUCH_OF_OTHERS_CORES
 from bench.table import table
 
 
@@ -70,17 +74,30 @@ class Difference:
         return "worse" if self.worse else "better"
 
 
-def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    """Every judged figure of every stage that both have."""
-    others = {stage["name"]: stage for stage in second["stages"]}
+def compare(
+    first: Mapping[str, Any], second: Mapping[str, Any], others_cores: float = MUCH_OF_OTHERS_CORES
+) -> list[Difference]:
+    """Every judged figure of every stage of which both have rounds that were not disturbed."""
+    undisturbed = quiet(second, others_cores)
     found = []
-    for stage in first["stages"]:
-        if other := others.get(stage["name"]):
-            ours, theirs = series(stage["rounds"]), series(other["rounds"])
+    for name, rounds in quiet(first, others_cores).items():
+        if rounds and undisturbed.get(name):
+            ours, theirs = series(rounds), series(undisturbed[name])
             for figure in ours:
                 if (least := judged(figure)) and figure in theirs:
-                    found.append(difference(stage["name"], figure, ours[figure], theirs[figure], least))
+                    found.append(difference(name, figure, ours[figure], theirs[figure], least))
     return found
+
+
+def quiet(summary: Mapping[str, Any], others_cores: float) -> dict[str, list[dict[str, Any]]]:
+    """The rounds of each stage in which others took no more than so many cores."""
+    most_seconds = others_cores * summary.get("settings", {}).get("duration_seconds", math.inf)
+    return {
+        stage["name"]: [
+            found for found in stage["rounds"] if found.get("cpu_seconds_of_others", 0) <= most_seconds
+        ]
+        for stage in summary["stages"]
+    }
 
 
 def judged(figure: str) -> Least | None:
@@ -115,13 +132,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("second", type=Path, help="another; differences are this one's from the first")
     parser.add_argument("--all", action="store_true", help="also what does not differ")
     parser.add_argument("--fail-if-slower", action="store_true", help="exit with 1 where the second is worse")
+    about = "leave rounds out in which others took more cores of the machine (%(default)s)"
+    parser.add_argument("--others", type=float, default=MUCH_OF_OTHERS_CORES, metavar="CORES", help=about)
     options = parser.parse_args(arguments)
     first, second = read(options.first), read(options.second)
     for line in unlike(first, second):
         print(f"not alike: {line}")
-    found = compare(first, second)
-    if not found:
+    found = compare(first, second, options.others)
+    common = [stage["name"] for stage in first["stages"] if stage["name"] in quiet(second, options.others)]
+    if not common:
         raise SystemExit("the two have no stage in common")
+    disturbed = [name for name in common if name not in {each.stage for each in found}]
+    for name in disturbed:
+        print(
+            f"not judged: {name}: others took more than {options.others} cores of the machine in every round"
+        )
     shown = [each for each in found if options.all or each.real]
     if shown:
         print(as_table(shown))
@@ -131,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"Medians differ by up to {largest(found, 'p50_ms'):.1%} at p50, {largest(found, 'p99_ms'):.1%} at p99."
     )
-    return 1 if worse and options.fail_if_slower else 0
+    if worse and options.fail_if_slower:
+        return 1
+    return 2 if disturbed else 0
 
 
 def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:

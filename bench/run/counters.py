@@ -36,6 +36,7 @@ class Counted:
     wal_bytes: dict[str, int]
     cpu_seconds: dict[str, float]
     throttled_seconds: dict[str, float]
+    machine_seconds: float  # what all processors of the machine did, for anybody
 
 
 class Counters:
@@ -63,11 +64,12 @@ class Counters:
         for node, connection in self._connections.items():
             counted[node] = connection.execute(_COUNTED).fetchone()
         columns = [{node: int(row[n]) for node, row in counted.items()} for n in range(3)]
-        return Counted(columns[0], columns[1], columns[2], cpu, throttled)
+        return Counted(columns[0], columns[1], columns[2], cpu, throttled, _busy_seconds())
 
     def difference(self, before: Counted, after: Counted) -> dict[str, Any]:
         """As summary.json has it."""
         by_node = _minus(after.cpu_seconds, before.cpu_seconds)
+        others = after.machine_seconds - before.machine_seconds - sum(by_node.values())
         kinds = {"http": 0.0, "postgres": 0.0, "redis": 0.0, "k6": by_node.pop("k6")}
         for name, spent in by_node.items():
             kind = self._kinds[name]
@@ -78,6 +80,8 @@ class Counters:
             "wal_bytes": _minus(after.wal_bytes, before.wal_bytes),
             "cpu_seconds": kinds,
             "cpu_seconds_by_node": by_node,
+            # This program's, the system's, and that of whatever else runs on the machine.
+            "cpu_seconds_of_others": max(0.0, others),
             "throttled_seconds": _minus(after.throttled_seconds, before.throttled_seconds),
         }
 
@@ -104,6 +108,13 @@ class Lag(threading.Thread):
         self.join()
         ordered = sorted(self._samples)
         return {"p50": quantile(ordered, 50), "max": ordered[-1] if ordered else None}
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(
+        times.user + times.nice + times.system + getattr(times, "irq", 0) + getattr(times, "softirq", 0)
+    )
 
 
 def cpu_seconds(pid: int) -> float:

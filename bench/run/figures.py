@@ -28,6 +28,7 @@ MAIN = (
     "insufficient_stock",
     "cache_hit_rate",
     "cpu_seconds",
+    "cpu_seconds_of_others",
     "cpu_ms_per_request",
     "statements_per_request",
     "pool_wait_ms",

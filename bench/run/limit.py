@@ -20,6 +20,7 @@ _KEPT = (
     "error_rate",
     "dropped_iterations",
     "cpu_ms_per_request",
+    "cpu_seconds_of_others",
 )
 
 

@@ -16,6 +16,9 @@ from bench.run.options import Options
 from bench.run.stages import flags_of
 from bench.run.trace import Trace, figures
 
+# More than this program itself and the system take beside the servers.
+MUCH_OF_OTHERS_CORES = 0.25
+
 
 class Bench:
     """Measures stages on one ground."""
@@ -39,6 +42,11 @@ class Bench:
                 found, trace = self._under_load(stage, rate, Path(folder), html)
             finally:
                 self._budgets.lift()
+        others = found["cpu_seconds_of_others"] / self._options.duration_seconds
+        if others > MUCH_OF_OTHERS_CORES:
+            self._report(
+                f"{stage}: others on this machine took {others:.1f} cores meanwhile: the figures are not its own"
+            )
         found["faults"] = faults(before, placement.holdings(self._ground), trace.told)
         for fault in found["faults"]:
             self._report(f"{stage}: NOT WHOLE: {fault}")

@@ -81,6 +81,32 @@ def test_other_settings_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFi
     assert "settings: rate is 200, and 500" in capsys.readouterr().out
 
 
+def disturbed(value: dict[str, Any], cpu_seconds: list[float]) -> dict[str, Any]:
+    value["settings"]["duration_seconds"] = 10
+    for found, seconds in zip(value["stages"][0]["rounds"], cpu_seconds, strict=True):
+        found["cpu_seconds_of_others"] = seconds
+    return value
+
+
+def test_a_round_in_which_others_had_the_machine_is_left_out() -> None:
+    slow = summary(3, 9)
+    slow["stages"][0]["rounds"][0]["kinds"]["list products"]["p50_ms"] = 3.0
+    assert not [each for each in compare(summary(3, 4), slow) if each.real]
+    assert [
+        each.figure for each in compare(summary(3, 4), disturbed(slow, [5.0, 1.0, 1.0])) if each.real
+    ] == ["kinds.list products.p50_ms"]
+
+
+def test_a_stage_without_a_quiet_round_is_not_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = write(tmp_path, "busy", disturbed(summary(30, 90), [5.0, 6.0, 7.0]))
+    fast = write(tmp_path, "fast", summary(3, 4))
+    assert main(["--fail-if-slower", fast, busy]) == 2
+    assert "not judged: baseline" in capsys.readouterr().out
+    assert main(["--fail-if-slower", "--others=1", fast, busy]) == 1
+
+
 def test_what_is_no_result_ends_the_program(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no summary"):
         main([str(tmp_path), str(tmp_path)])
