@@ -64,7 +64,7 @@ def _by_position(ground: Ground) -> Figures:
 
 def _shopper(ground: Ground, shop: Shop) -> tuple[Write, Read]:
     """Brings the token of the last answer along, and nothing else that tells who it is."""
-    path, token = f"{shop.path}/products/{ground.new_product(shop, stock=1)}", dict[str, str]()
+    path, token = f"{shop.path}/products/{ground.new_product(shop, stock=1, price=0)}", dict[str, str]()
 
     def write(price: int) -> None:
         answer = ground.good("PATCH", path, shop.merchant, {"price": price})
@@ -91,7 +91,7 @@ def _session(ground: Ground, shard: str, write: Write, read: Read) -> Figures:
             if number == READS:
                 time.sleep(GUESS_SECONDS)
             seen, node = read()
-            stale += seen < price
+            stale += seen != price
             nodes.append(node)
     ground.servers.resume_replay(late)
     ground.servers.await_whole(shard)

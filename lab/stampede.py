@@ -11,6 +11,8 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Barrier, Semaphore
 
+import redis
+
 from lab.experiment import Experiment, Figures, Variant
 from lab.ground import Ground, at_once, new_key
 from lab.picture import bars
@@ -18,15 +20,17 @@ from lab.servers import wait_for
 from lab.wire import Wire
 
 READERS = 1000
-# What an application with a pool has: more readers than these wait for a connection.
+# What an application with pools has, to the database and to the cache: more readers than these wait for one.
 CONNECTIONS = 40
 LIFE_MS = 1500
-# A socket each, here and to Redis.
+# A socket each.
 _FILES = 4096
 # Longer than a thousand readers take to ask; the service takes a server that is silent for half a second for frozen.
 _STILL_SECONDS = 0.4
 
 _AGAIN_SECONDS = 0.05
+# For whatever a thousand threads wait for.
+_WAIT_SECONDS = 60
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS pages (body text);
@@ -37,36 +41,34 @@ _PAGE = "SELECT /* lab_page */ body FROM pages"
 _CALLS = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE strpos(query, %s) > 0"
 
 
+# One reader's read. It is told what to call when it has asked.
+Read = Callable[[Callable[[], None]], object]
+
+
 def _cache_aside(ground: Ground, *, look_again: bool) -> Figures:
     """Look in the cache; if there is nothing, ask the database and put it in. `look_again`: with a connection in hand,
     once more before asking."""
     shard, key = ground.servers.shards[-1], f"lab:{new_key()}"
     ground.sandbox(shard).execute(_TABLES)
-    primary, cache = ground.primary(shard), ground.redis()
+    primary, cache = ground.primary(shard), _shared(ground)
     pool = SimpleQueue[Callable[[], str]]()
 
-    def read(asked: Callable[[], None]) -> str:
+    def read(asked: Callable[[], None]) -> None:
         kept = cache.get(key)
         asked()
-        if kept is not None:
-            return str(kept)
-        ask = pool.get()
-        try:
-            body = (cache.get(key) if look_again else None) or ask()
-            cache.set(key, body, px=LIFE_MS)
-        finally:
-            pool.put(ask)
-        return str(body)
+        if kept is None:
+            ask = pool.get()
+            try:
+                body = (cache.get(key) if look_again else None) or ask()
+                cache.set(key, body, px=LIFE_MS)
+            finally:
+                pool.put(ask)
 
     with ExitStack() as open_connections:
         for _ in range(CONNECTIONS):
             one = open_connections.enter_context(ground.connect_node(primary))
             pool.put(lambda one=one: str(one.execute(_PAGE).fetchone()))  # type: ignore[misc]
-        cache.set(key, "a page", px=1)
-        wait_for(lambda: not cache.exists(key), "the cached page has run out")
-        before = _calls(ground, shard, "/* lab_page */")
-        _at_one_moment(ground, shard, lambda _: (cache.ping, read))
-        statements = _calls(ground, shard, "/* lab_page */") - before
+        statements = _at_one_moment(ground, (shard, "lab_page"), lambda: read, lambda: not cache.exists(key))
     return {"statements": statements, "readers": READERS}
 
 
@@ -75,13 +77,10 @@ def _through_the_service(ground: Ground) -> Figures:
     shop = ground.new_shop()
     path = f"{shop.path}/products/{ground.new_product(shop, stock=1)}"
     cache, entries = ground.redis(), f"cache:{{{shop.store_id}}}"
-    with ExitStack() as open_connections, Wire(ground.servers.address) as first:
-        wait_for(lambda: first.request("GET", path).headers["x-cache"] == "hit", "the product is cached")
-        wait_for(lambda: not cache.exists(entries), "the cached product has run out")
-        before = _calls(ground, shop.shard, "/* read_product */")
-        hits: list[bool] = []
+    answers: list[str] = []
+    with ExitStack() as open_connections:
 
-        def reader(_: int) -> tuple[Callable[[], object], Callable[[Callable[[], None]], object]]:
+        def reader() -> Read:
             wire = open_connections.enter_context(Wire(ground.servers.address))
 
             def read(asked: Callable[[], None]) -> None:
@@ -90,44 +89,57 @@ def _through_the_service(ground: Ground) -> Figures:
                 while not answer.good:
                     time.sleep(_AGAIN_SECONDS)
                     answer = wire.request("GET", path)
-                hits.append(answer.headers["x-cache"] == "hit")
+                answers.append(answer.headers["x-cache"])
 
-            return lambda: wire.request("GET", "/healthz"), read
+            return read
 
-        _at_one_moment(ground, shop.shard, reader)
-        statements = _calls(ground, shop.shard, "/* read_product */") - before
-    return {"statements": statements, "readers": READERS, "answered_from_the_cache": sum(hits)}
+        statement = (shop.shard, "read_product")
+        statements = _at_one_moment(ground, statement, reader, lambda: not cache.exists(entries))
+    latest = answers[-READERS:]
+    found = {f"answers_{kind}": latest.count(kind) for kind in ("hit", "miss", "bypass")}
+    return {"statements": statements, "readers": READERS, **found}
 
 
 def _at_one_moment(
-    ground: Ground,
-    shard: str,
-    reader: Callable[[int], tuple[Callable[[], object], Callable[[Callable[[], None]], object]]],
-) -> None:
-    """All readers ask before the first of them is answered, which is forced: the database stands still meanwhile.
+    ground: Ground, statement: tuple[str, str], reader: Callable[[], Read], has_run_out: Callable[[], bool]
+) -> int:
+    """How often a shard ran a statement for readers who all read a page, wait until it has run out, and read it again.
 
-    `reader` gives what connects one of them, and what reads and says when it has asked.
+    The second time all ask before any is answered, which is forced: the database stands still meanwhile.
     """
     _allow_files()
-    connected, have_asked = Barrier(READERS + 1, timeout=60), Semaphore(0)
+    shard, name = statement
+    primary, have_asked = ground.primary(shard), Semaphore(0)
+    turns = Barrier(READERS + 1, timeout=_WAIT_SECONDS)
 
-    def one(number: int) -> None:
-        connect, read = reader(number)
-        connect()
-        connected.wait()
-        connected.wait()
+    def one(_: int) -> None:
+        read = reader()
+        read(lambda: None)
+        turns.wait()
+        turns.wait()
         read(have_asked.release)
 
-    primary = ground.primary(shard)
     with ThreadPoolExecutor(1) as aside:
         readers = aside.submit(at_once, one, READERS)
-        connected.wait()
+        turns.wait()
+        wait_for(has_run_out, "the cached page has run out")
+        before = _calls(ground, shard, name)
         with ground.frozen(primary):
-            connected.wait()
-            wait_until = time.monotonic() + _STILL_SECONDS
+            turns.wait()
+            still_until = time.monotonic() + _STILL_SECONDS
             for _ in range(READERS):
-                have_asked.acquire(timeout=max(0.0, wait_until - time.monotonic()))
+                have_asked.acquire(timeout=max(0.0, still_until - time.monotonic()))
         readers.result()
+    return _calls(ground, shard, name) - before
+
+
+def _shared(ground: Ground) -> redis.Redis:
+    """A client that has a reader wait for a connection where all are taken."""
+    ground.redis()  # whose keys go with the experiment
+    limits = {"max_connections": CONNECTIONS, "timeout": _WAIT_SECONDS}
+    pool = redis.BlockingConnectionPool.from_url(ground.servers.url("redis"), **limits)
+    ground.undo.callback(pool.disconnect)
+    return redis.Redis(connection_pool=pool)
 
 
 def _allow_files() -> None:
@@ -138,8 +150,11 @@ def _allow_files() -> None:
 
 
 def _calls(ground: Ground, shard: str, name: str) -> int:
-    """How often a statement was run, on all nodes of a shard."""
-    return sum(int(ground.servers.sql(node, _CALLS, name)[0][0]) for node in ground.servers.of_shard(shard))
+    """How often a statement was run, on all nodes of a shard. Each says its name in a comment."""
+    return sum(
+        int(ground.servers.sql(node, _CALLS, f"/* {name} */")[0][0])
+        for node in ground.servers.of_shard(shard)
+    )
 
 
 EXPERIMENT = Experiment(
