@@ -49,6 +49,13 @@ class Holder:
         self.process.stdin.write("go on\n")
         self.process.stdin.flush()
 
+    def outcomes(self) -> dict[str, int]:
+        """Have it place its orders and end."""
+        self.tell()
+        found: dict[str, int] = json.loads(self.hear())
+        self.process.wait()
+        return found
+
     def _end(self) -> None:
         self.process.kill()  # also where it is stopped
         self.process.communicate()
@@ -67,11 +74,9 @@ def _slept(ground: Ground, *, kind: str) -> Figures:
     sleeper.process.send_signal(signal.SIGSTOP)
     successor.tell()
     successor.hear()
-    successor.tell()
-    after = json.loads(successor.hear())
+    after = successor.outcomes()
     sleeper.process.send_signal(signal.SIGCONT)
-    sleeper.tell()
-    slept = json.loads(sleeper.hear())
+    slept = sleeper.outcomes()
     return {
         "committed_too_late": slept.get("committed", 0),
         "refused": slept.get("refused", 0),
