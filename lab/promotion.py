@@ -31,6 +31,10 @@ WHERE name = 'primary_conninfo' AND sourcefile LIKE '%postgresql.auto.conf'
 # The mark by which `flask shards failover` knows what a run that was killed has left (commands/failover_upstream.py).
 _UNDER_WAY = "SELECT current_setting('primary_conninfo') LIKE '%failover-under-way%'"
 
+_HEARS_NOBODY = """
+SELECT current_setting('primary_conninfo') = '' AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver)
+"""
+
 
 def breakable_shard(ground: Ground) -> str:
     """The last one: where there are several, not the one that holds the catalog. Raises `SystemExit` where it has not
@@ -59,7 +63,7 @@ def cut_off(ground: Ground, node: str) -> Callable[[], None]:
     reconnect = partial(_follow, servers, node, _altered(servers, node))
     ground.undo.callback(reconnect)
     _follow(servers, node, "")
-    wait_for(lambda: not servers.sql(node, "SELECT pid FROM pg_stat_wal_receiver"), f"{node} is cut off")
+    wait_for(lambda: servers.insist(node, _HEARS_NOBODY) == [(True,)], f"{node} is cut off")
     return reconnect
 
 
@@ -78,7 +82,7 @@ def heal(servers: Servers, shard: str) -> None:
 def _has_settled(servers: Servers, shard: str) -> bool:
     """Whether there is a primary, and no failover that was stopped half-way."""
     try:
-        return servers.sql(servers.primary(shard), _UNDER_WAY) == [(False,)]
+        return servers.insist(servers.primary(shard), _UNDER_WAY) == [(False,)]
     except SystemExit:
         return False
 
@@ -114,7 +118,7 @@ def _restore(servers: Servers, shard: str, roles: _Roles) -> None:
 
 
 def _altered(servers: Servers, node: str) -> str | None:
-    rows = servers.sql(node, _ALTERED)
+    rows = servers.insist(node, _ALTERED)
     return str(rows[0][0]) if rows else None
 
 

@@ -105,16 +105,19 @@ class Servers:
             cursor = connection.execute(text, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
-    def insist(self, node: str, text: str) -> None:
-        """Run a statement until it succeeds: on a replica it may stand in the way of replay, and be cancelled."""
+    def insist(self, node: str, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement until it succeeds: on a replica it may stand in the way of replay, and be cancelled; or the
+        server is just being brought back."""
+        found: list[tuple[Any, ...]] = []
 
         def attempt() -> bool:
             with suppress(psycopg.Error):
-                self.sql(node, text)
+                found[:] = self.sql(node, text, *parameters)
                 return True
             return False
 
         wait_for(attempt, f"{node}: {text}")
+        return found
 
     def kill(self, node: str) -> None:
         """kill -9 of a server with all its processes, as when the machine stops."""

@@ -157,7 +157,7 @@ def has_joined(place: ServedPlace) -> bool:
     return any(shard.name == NEW for shard in catalog(place).map.shards)
 
 
-@pytest.mark.skipif(not EVERY, reason="takes half a minute; EVERY_LAB=1 runs it")
+@pytest.mark.skipif(not EVERY, reason="takes twenty seconds; EVERY_LAB=1 runs it")
 @pytest.mark.parametrize("there", [has_servers, has_joined])
 def test_a_lab_that_is_stopped_with_one_more_shard_takes_it_away(
     place: ServedPlace, there: Callable[[ServedPlace], bool]
