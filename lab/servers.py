@@ -184,7 +184,8 @@ class Servers:
             primary = self.primary(shard)
             behind = self.sql(
                 primary,
-                "SELECT application_name, pg_current_wal_flush_lsn() <= replay_lsn FROM pg_stat_replication",
+                "SELECT application_name, state = 'streaming' AND pg_current_wal_flush_lsn() <= replay_lsn"
+                " FROM pg_stat_replication",
             )
             others = {node for node in self.of_shard(shard) if node != primary}
             return {name for name, replayed in behind if replayed} >= others
