@@ -7,7 +7,7 @@
 
 frozen: a worker is stopped (SIGSTOP) with orders under way and others queued at it, the store moves, and at every third
 time is also moved back, before the worker goes on. None of them is committed by the old home, each is sent anew once at
-most, and all are answered.
+most, and all are answered; one that has waited for a connection while its worker slept may be told to come again.
 
 corruptions: the copy is changed before it is compared, in five ways, in rows drawn by lot: every move stops, with the
 store as it was. Moves of a store that is written to, and that nobody corrupts, all go through.
@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from uuid import UUID, uuid4
 
 import psutil
@@ -38,7 +39,7 @@ from bench.moves.load import ORDERS_ONLY, Load
 from bench.replicas.stores import audit, good
 from commands.cluster import open_cluster
 from lab.servers import Servers, wait_for
-from lab.wire import Answer, DroppedError, Wire
+from lab.wire import Answer, DroppedError, Request, Wire
 from operations.moves import move_store
 
 # As long as the worker may look frozen to the one that replaces such workers, many times.
@@ -57,6 +58,7 @@ class Frozen:
     queued: int = 0
     at_old_home: int = 0  # of those that were sent when the worker stood still
     failed: list[str] = field(default_factory=list)
+    refused: int = 0  # for now, with nothing done: asked again with the same key, as a client does
     switches: int = 0
 
 
@@ -84,9 +86,13 @@ def frozen(servers: Servers, writes: int, connections: int, in_a_row: int) -> in
         "| orders under way | queued | switches | sent anew, once | refused twice | by the old home | failed |",
         end="",
     )
-    print(" lost | doubled | units astray | rows left at the old home |\n" + "| ---: " * 11 + "|")
+    print(
+        " 503, asked again | lost | doubled | units astray | rows left at the old home |\n"
+        + "| ---: " * 12
+        + "|"
+    )
     met = (found.under_way, found.queued, found.switches, anew, given_up, found.at_old_home)
-    became = (len(found.failed), checked.lost, checked.doubled, checked.units_astray, rows)
+    became = (len(found.failed), found.refused, checked.lost, checked.doubled, checked.units_astray, rows)
     print("| " + " | ".join(f"{figure:,}" for figure in (*met, *became)) + " |")
     for line in (*found.failed[:5], *left):
         print(line)
@@ -120,9 +126,13 @@ def _one_freeze(
         finally:
             worker.resume()
         for answers, are_queued in ((under_way, False), (queued, True)):
-            for key, answer in (pair for each in answers for pair in each.result()):
+            for key, first_answer in (pair for each in answers for pair in each.result()):
+                answer = first_answer
                 found.queued += are_queued
                 found.under_way += not are_queued
+                if isinstance(answer, Answer) and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                    found.refused += 1
+                    answer = _once_more(moved, wires[0], key)
                 if not isinstance(answer, Answer) or not answer.good:
                     reason = (answer.status, answer.body) if isinstance(answer, Answer) else answer
                     found.failed.append(str(reason))
@@ -134,17 +144,25 @@ def _one_freeze(
 
 def _order(moved: MovedStore, wire: Wire, in_a_row: int) -> list[tuple[str, Answer | DroppedError]]:
     """So many orders, one behind the other on one connection; by their keys."""
-    store = moved.store
     keys = [uuid4().hex for _ in range(in_a_row)]
-    body = {"items": [{"product_id": store.products[0], "quantity": 1}]}
-    path = f"{store.path}/orders"
     try:
-        answers = wire.pipeline(
-            [("POST", path, {**store.merchant, "Idempotency-Key": key}, body) for key in keys]
-        )
+        answers = wire.pipeline([_request(moved, key) for key in keys])
     except DroppedError as error:
         return [(key, error) for key in keys]
     return list(zip(keys, answers, strict=True))
+
+
+def _once_more(moved: MovedStore, wire: Wire, key: str) -> Answer | DroppedError:
+    try:
+        return wire.request(*_request(moved, key))
+    except DroppedError as error:
+        return error
+
+
+def _request(moved: MovedStore, key: str) -> Request:
+    store = moved.store
+    body = {"items": [{"product_id": store.products[0], "quantity": 1}]}
+    return "POST", f"{store.path}/orders", {**store.merchant, "Idempotency-Key": key}, body
 
 
 def _connections(servers: Servers, wanted: int) -> tuple[psutil.Process, list[Wire], Wire]:
