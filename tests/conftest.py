@@ -1,5 +1,6 @@
 """Fixtures for every level of tests."""
 
+import os
 import resource
 import signal
 
@@ -7,6 +8,9 @@ from hypothesis import HealthCheck, settings
 
 # Whoever is started in a shell's background ignores Ctrl-C, and so do its children, which tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The hundreds of processes that tests start would each compile every module anew: a quarter of their processor time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A thousand clients at once are a thousand sockets, here and in the service: more than a shell allows at first.
 _FILES = 4096
