@@ -18,9 +18,9 @@ from dataclasses import dataclass
 SLICE_ROWS = 250
 SLICE_BYTES = 64 * 1024
 # A row that is only read and hashed, or deleted, costs so much of one that is copied.
-COMPARED = 0.1
+COMPARED = 0.3
 DELETED = 0.5
-COMPARED_ROWS = 1_000
+COMPARED_ROWS = 500
 # Rests to work, and the longest: somebody waits for the move, too.
 BRAKE = 2.0
 LONGEST_REST_SECONDS = 0.5
