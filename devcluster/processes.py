@@ -42,6 +42,12 @@ class Process:
     started: str
 
 
+def _signal_group(leader: int, number: int) -> None:
+    """Signal a program that has a session of its own, and all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader, number)
+
+
 def start_mark(pid: int) -> str | None:
     """When this process started, as something to compare; None where it does not run (a zombie does not)."""
     try:
@@ -106,7 +112,7 @@ class Launcher:
             try:
                 output = self._communicate(process, text.encode())
             except BaseException:
-                process.kill()
+                _signal_group(process.pid, signal.SIGKILL)
                 raise
         self.check()
         printed = output.decode(errors="replace")
@@ -122,7 +128,8 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 given = None  # communicate() keeps what it has not written yet
                 if self._interrupted:
-                    process.terminate()
+                    # pg_basebackup leaves the half that streams the log behind, which holds the pipe and the primary.
+                    _signal_group(process.pid, signal.SIGTERM)
 
     def server(
         self,

@@ -63,9 +63,11 @@ class Ground:
             return wire.request(method, path, headers, body)
 
     def flags(self, **wanted: bool) -> None:
-        """Switch layers on or off until the experiment ends."""
+        """Switch layers on or off until the experiment ends; both in force on every worker when this is over."""
         found = self.good("GET", "/v1/admin/flags", self.servers.operator).document
         changed = {name: enabled for name, enabled in wanted.items() if found[name] != enabled}
+        if changed:
+            self.undo.callback(time.sleep, _FLAG_SECONDS)  # done last, behind all that is switched back
         for name, enabled in changed.items():
             self.undo.callback(self.servers.switch, name, enabled=found[name])
             self.servers.switch(name, enabled=enabled)

@@ -71,7 +71,7 @@ def test_a_range_is_found_beside_pins_and_the_ring(market: Service) -> None:
     ok(asked.delete(f"/v1/admin/stores/{shop.id}/pin"))
     eventually(lambda: where(shop) == (home, "range"), 10)
     assert ok(asked.delete(f"{RANGES}/{shop.id}"))["moving"] == 0
-    assert where(shop) == (home, "ring")
+    eventually(lambda: where(shop) == (home, "ring"), 10)
 
 
 def test_what_is_no_range_is_refused(market: Service) -> None:
