@@ -1,7 +1,7 @@
 // A line for each request, for whoever wants more than k6 sums up: TRACE=1, with --log-output=file=… --log-format=raw.
 // Fields are parted by tabs; the first says what the line is.
 //
-//   prepared  ms                         the shops are open: from this moment of the wall clock on scenarios run
+//   prepared  ms, blanks                 the shops are open: from this moment of the wall clock on scenarios run
 //   placed    order id                   an order of a shopper's, placed before
 //   begun     idempotency key            an order is about to be sent
 //   request   scenario, kind, ms, status, took ms, error code, verdict, X-Cache, X-Served-By, pool wait ms, order id
@@ -15,6 +15,13 @@ const TRACED = __ENV.TRACE === '1';
 
 export function trace(...fields) {
   if (TRACED) console.log(fields.join('\t'));
+}
+
+// k6 writes its log when so much of it has gathered: a line as long as that is there at once.
+const BUFFER = 8192;
+
+export function tracePrepared() {
+  trace('prepared', Date.now(), ' '.repeat(BUFFER));
 }
 
 // What is being sent; a virtual user sends one request at a time.

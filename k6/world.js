@@ -5,7 +5,7 @@
 import http from 'k6/http';
 import { fail, sleep } from 'k6';
 import { zipf } from './draw.js';
-import { trace } from './trace.js';
+import { trace, tracePrepared } from './trace.js';
 
 const JSON_BODY = { 'Content-Type': 'application/json' };
 const AT_ONCE = 20;
@@ -36,7 +36,7 @@ export function prepare({ base, stores, newStores, newProducts, operatorToken, s
     if (enough.length === 0) fail(`store ${store.id} has no product of which every shopper can have one`);
     store.sessions = openSessions(base, store, shoppers, enough, run);
   });
-  trace('prepared', Date.now());
+  tracePrepared();
   return { run, stores: known, ends };
 }
 

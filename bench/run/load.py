@@ -53,9 +53,9 @@ class Load:
         def is_prepared() -> bool:
             if (self._folder / "trace").exists():
                 with (self._folder / "trace").open() as lines:
-                    found.extend(
-                        float(line.split("\t")[1]) / 1000 for line in lines if line.startswith("prepared\t")
-                    )
+                    told = [line.split("\t") for line in lines if line.startswith("prepared\t")]
+                    # Whole only once the next field has begun.
+                    found.extend(float(moment) / 1000 for _, moment, *blanks in told if blanks)
             return bool(found) or self._process.poll() is not None
 
         wait_for(is_prepared, "k6 has opened its shops", _PREPARING_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,10 @@ from bench.run.trace import Trace, figures
 
 # More than this program itself and the system take beside the servers.
 MUCH_OF_OTHERS_CORES = 0.25
+
+
+# So much of a measurement the counters may miss.
+_LATE_SECONDS = 0.5
 
 
 class Bench:
@@ -78,6 +83,10 @@ class Bench:
             self._budgets.enforce()
             lag = Lag(ground)
             load.sleep_until(began)
+            if (late := time.time() - began) > _LATE_SECONDS:
+                raise SystemExit(
+                    f"the load began {late:.1f} s before the counters were read: --warm-up has to be longer"
+                )
             lag.start()
             first = counters.read()
             load.sleep_until(began + options.duration_seconds)
