@@ -111,14 +111,15 @@ export class Headline {
     if (lost) {
       // The seconds stand outside the live region: they are not to be read out one by one.
       this.#say("error", "Connection to the service lost");
-      setText(this.#note, never ? reason : `${reason}; figures are from ${duration(this.#live.ageSeconds)} ago`);
+      setText(this.#note, never ? `· ${reason}` : `· ${reason}; figures are from ${duration(this.#live.ageSeconds)} ago`);
       return;
     }
-    const [worst] = this.#found;
+    // What is only worth knowing is no trouble: it stands beneath, and all is well.
+    const [worst] = this.#found.filter(({ level }) => level !== "info");
     this.#say(worst?.level ?? "good", worst?.text ?? "All is well");
-    const others = this.#found.length - 1;
-    setText(this.#note, others > 0 ? `and ${others} more` : "");
-    keep(this.#more, this.#found.slice(1), ({ key }) => key, makeTrouble);
+    const others = this.#found.filter(({ level }) => level !== "info").length - 1;
+    setText(this.#note, others > 0 ? `· and ${others} more` : "");
+    keep(this.#more, this.#found.filter((each) => each !== worst), ({ key }) => key, makeTrouble);
   }
 
   #say(level, text) {

@@ -111,6 +111,7 @@ export class Route {
   async #do(question, consequence, action, method, path, body) {
     const { store_id: id } = this.#route;
     if (!(await confirmed(question, `Store ${id}. ${consequence}`, action))) return;
+    this.#outcome.dataset.level = "good";
     setText(this.#outcome, "Asking the service …");
     const answer = await this.#operator.ask(method, path, body);
     this.#outcome.dataset.level = answer.ok ? "good" : "error";
