@@ -167,15 +167,19 @@ def _finish(response: Response) -> Response:
             response.status_code != HTTPStatus.TOO_MANY_REQUESTS
         ):  # what is refused for its rate is nobody's load
             g.count(scope)
+        if request.method == "GET" and response.status_code < HTTPStatus.BAD_REQUEST:
+            metrics.count_read(scope.served_by)
     seconds = perf_counter() - g.started
-    metrics.observe_request(request.method, route, response.status_code, seconds)
+    shard = scope.route.shard if scope is not None and scope.route else None
+    asked = shard if scope is not None and scope.statements else None
+    metrics.observe_request(request.method, route, response.status_code, seconds, asked)
     logs.access(
         request.method,
         request.path,
         route,
         response.status_code,
         seconds,
-        shard=scope.route.shard if scope is not None and scope.route else None,
+        shard=shard,
         node=", ".join(scope.served_by) if scope is not None and scope.served_by else None,
     )
     return response

@@ -38,6 +38,12 @@ FROM moves AS m WHERE tidied_at IS NULL ORDER BY id LIMIT 1000;
 -- How many moves still have something on a shard; moves_untidied serves it.
 SELECT count(*) FROM moves WHERE tidied_at IS NULL AND %(shard)s IN (from_shard, to_shard);
 
+-- name: count_moves
+-- role: primary
+-- returns: many
+-- For the figures: how many moves that are not tidied up yet are in which state; moves_untidied serves it.
+SELECT state, count(*) FROM moves WHERE tidied_at IS NULL GROUP BY state;
+
 -- name: has_work_for_mover
 -- role: primary
 -- returns: one
