@@ -82,6 +82,9 @@ os.environ[metric_files.FOLDER_VARIABLE] = str(metrics_folder)
 FIRST_NUMBER = "FIRST_WORKER_NUMBER"
 FIRST_NUMBERS = ("1", "1001")
 
+# When this service began, for all workers alike: what they count is counted from then on.
+began = time.time()
+
 # A worker looks this often whether it has been told to stop.
 TICK_SECONDS = 0.1
 # A connection that is kept alive and idle at SIGTERM stays this long: a request that is under way on it
@@ -303,7 +306,7 @@ def post_fork(_server: Any, worker: MarketplaceWorker) -> None:
 def post_worker_init(worker: MarketplaceWorker) -> None:
     """In the worker, after `create_app()`: from here on it may talk to servers."""
     if marketplace := getattr(worker.wsgi, "extensions", {}).get("marketplace"):
-        marketplace.start(f"worker-{worker.number}")
+        marketplace.start(f"worker-{worker.number}", began)
 
 
 def worker_exit(_server: Any, worker: MarketplaceWorker) -> None:

@@ -149,6 +149,7 @@ def _begin() -> None:
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     g.started = perf_counter()
     g.scope = g.route = g.admission = None
+    g.is_routine = False
     logs.begin_request(g.request_id)
 
 

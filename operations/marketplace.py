@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
+from time import time
 
 import psycopg
 
@@ -18,6 +20,8 @@ from ephemeral.locks import TEND_SECONDS, Locks
 from ephemeral.round_trip import RoundTrips
 from errors import Unavailable
 from moves.process import MoverProcess
+from operations.control_room import ControlRoom
+from operations.control_room.room import LOOK_SECONDS
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
 from operations.load import REPORT_SECONDS, Load, WorkerLoad, read_load
@@ -106,12 +110,22 @@ class Marketplace:
         self._read_load = EveryShard(lambda _: read_load(self.catalog))
         self.mover = MoverProcess(settings, self.catalog)
         self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
+        self.control_room = ControlRoom(
+            settings,
+            catalog=self.catalog,
+            maps=self.maps,
+            replay=self.replay,
+            router=self.router,
+            count_stores=self.count_stores,
+            away=self.away,
+        )
         self._stopping = threading.Event()
         self._refreshing = threading.Lock()
         self._moves: Mapping[str, int] | None = None  # by state, as far as the catalog said
 
-    def start(self, worker: str) -> None:
-        """Open the pools and begin to follow the catalog. `worker` names it to PostgreSQL.
+    def start(self, worker: str, began: float | None = None) -> None:
+        """Open the pools and begin to follow the catalog. `worker` names it to PostgreSQL; `began`: when the service
+        began, in seconds since 1970, if not now.
 
         Waits for the shard map, so that no worker takes a request which it cannot route while another could; but
         not for long: while the catalog is away the worker has to live, and to say so.
@@ -132,7 +146,11 @@ class Marketplace:
         self._every(MEMORY_SECONDS, self._cache.tend)
         self._every(METRICS_SECONDS, self.refresh_metrics)
         self._every(MOVES_SECONDS, self._count_moves)
+        self._every(LOOK_SECONDS, self.control_room.look)
+        self._every(LOOK_SECONDS, self.control_room.look_at_moves)
+        self._every(LOOK_SECONDS, self.control_room.look_at_shards)
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
+        self.control_room.begin(worker, os.getpid(), began or time())
 
     def stop(self) -> None:
         """Close what `start` opened."""
@@ -152,9 +170,12 @@ class Marketplace:
 
     def refresh_metrics(self) -> None:
         """Tell the metrics how this worker is now. Asks no server."""
-        away = {**self.redis.away(), **self.locks.away()}
         with self._refreshing:
-            metrics.refresh(self.pools, self.replay.states(), away, self._moves)
+            metrics.refresh(self.pools, self.replay.states(), self.away(), self._moves)
+
+    def away(self) -> dict[str, bool]:
+        """Which Redis-compatible servers are done without, by name."""
+        return {**self.redis.away(), **self.locks.away()}
 
     def _count_moves(self) -> None:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, get_args
 from uuid import UUID
 
+from psycopg.rows import class_row
+
 import ids
 from errors import Conflict, NotFound
 from moves.record import Move, State, read_move
@@ -81,6 +83,12 @@ def count_moves(catalog: Catalog) -> dict[str, int]:
     with catalog.connect() as connection:
         rows = connection.execute(query("count_moves").text, prepare=True).fetchall()
     return dict.fromkeys(get_args(State), 0) | dict(rows)
+
+
+def list_shown_moves(catalog: Catalog) -> list[Move]:
+    """What is under way, and what ended last. Raises what the catalog's connection does."""
+    with catalog.connect() as connection, connection.cursor(row_factory=class_row(Move)) as cursor:
+        return cursor.execute(query("list_shown_moves").text, prepare=True).fetchall()
 
 
 def undo_move(catalog: Catalog, move_id: UUID) -> Move:
