@@ -13,7 +13,19 @@ import config
 import logs
 from config import Settings
 from errors import ConfigurationError
-from handlers import admin, carts, customers, moves, orders, problems, products, ranges, serve, stores
+from handlers import (
+    admin,
+    carts,
+    control_room,
+    customers,
+    moves,
+    orders,
+    problems,
+    products,
+    ranges,
+    serve,
+    stores,
+)
 from handlers.bodies import READ_AT_MOST_BYTES
 from handlers.endpoint import ENDPOINTS
 from handlers.ops import Ops, blueprint
@@ -40,4 +52,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.init_app(app)
     serve.init_app(app, marketplace)
     app.register_blueprint(blueprint(Ops(marketplace, ENDPOINTS)))
+    app.register_blueprint(control_room.blueprint())
     return app

@@ -1,4 +1,4 @@
-"""For the people and programs that run the service: health, figures, the API's document, and a plain page."""
+"""For the people and programs that run the service: health, figures, and the API's document."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from werkzeug.wrappers import Response as AnyResponse
 import metrics
 from errors import Unavailable
 from handlers import openapi, swagger
+from handlers.assets import asset_answer, html_answer
 from handlers.endpoint import Endpoint
 from handlers.openapi_problems import PROBLEMS, problem_kinds
 from operations.marketplace import Marketplace
-from operations.topology import topology
 
 
 class Ops:
@@ -26,7 +26,6 @@ class Ops:
     def __init__(self, marketplace: Marketplace, endpoints: Sequence[Endpoint]) -> None:
         self._marketplace = marketplace
         document = openapi.document(endpoints)
-        self._version = document["info"]["version"]
         self._document = msgspec.json.encode(document)
         self._document_tag = hashlib.sha256(self._document).hexdigest()[:32]
 
@@ -57,51 +56,20 @@ class Ops:
         parts = {key: {"name": name, "version": swagger.asset(name).version} for key, name in names.items()}
         # Swagger UI draws its icons from data: URLs; scripts and styles are files, and nothing is inline.
         policy = "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
-        return _page(render_template("docs.html", **parts), policy)
+        return html_answer(render_template("docs.html", **parts), policy)
 
     def problems(self) -> Response:
         """What each problem's `type` points at."""
         nonce = secrets.token_urlsafe(16)
         html = render_template("problems.html", nonce=nonce, kinds=problem_kinds(), texts=PROBLEMS)
-        return _page(html, f"style-src 'nonce-{nonce}'; img-src data:")
+        return html_answer(html, f"style-src 'nonce-{nonce}'; img-src data:")
 
     def docs_asset(self, name: str) -> Response:
         try:
             found = swagger.asset(name)
         except KeyError:
             abort(404)
-        zipped = request.accept_encodings.best_match(["gzip", "identity"]) == "gzip"
-        response = Response(found.compressed if zipped else found.content, content_type=found.media_type)
-        if zipped:
-            response.content_encoding = "gzip"
-        response.vary.add("Accept-Encoding")
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
-
-    def home(self) -> Response:
-        nonce = secrets.token_urlsafe(16)
-        here = self._marketplace
-        snapshot = here.maps.current()
-        html = render_template(
-            "home.html",
-            nonce=nonce,
-            version=self._version,
-            flags=snapshot.flags.as_dict(),
-            **topology(snapshot.map, here.replay.states(), {}, here.count_stores(here.router.shards())),
-        )
-        return _page(html, f"style-src 'nonce-{nonce}'; img-src data:")
-
-
-def _page(html: str, policy: str) -> Response:
-    response = Response(html, content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; {policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["Cache-Control"] = "no-cache"
-    return response
+        return asset_answer(found)
 
 
 def blueprint(ops: Ops) -> Blueprint:
@@ -115,5 +83,4 @@ def blueprint(ops: Ops) -> Blueprint:
     get("/docs", "docs", ops.docs)
     get("/docs/problems", "problems", ops.problems)
     get("/docs/<name>", "docs_asset", ops.docs_asset)
-    get("/", "home", ops.home)
     return routes

@@ -1,0 +1,123 @@
+// Where a store lies and why; for the operator, the buttons that change it.
+
+import { confirmed } from "./confirm.js";
+import { byId, offerShards, setText, show } from "./dom.js";
+import { count } from "./numbers.js";
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/**
+ * A route in words.
+ * @param {Object} route an answer of `/live/route/{store_id}`
+ * @param {number} partitions how many the ring has
+ * @returns {Array<string>} sentences
+ */
+export function routeInWords({ partition, shard, reason, epoch, exists, owner }, partitions) {
+  const where = `Partition ${count(partition)} of ${count(partitions)}`;
+  const would = owner === shard ? "the ring would give it there as well" : `the ring would give it to ${owner}`;
+  const why = {
+    ring: `${where}; the ring gives it to ${shard}.`,
+    pin: `Pinned to ${shard}. ${where}: ${would}.`,
+    range: `A range of ids gives it to ${shard}. ${where}: ${would}.`,
+    "sharding-off": `Sharding is off, so it lives on ${shard}, as every store. ${where}: with sharding, ${would}.`,
+  };
+  const known = {
+    true: "The store exists.",
+    false: "No store has this id; one that had it would live there.",
+    null: `Whether the store exists is not known: ${shard} does not answer.`,
+  };
+  return [why[reason] ?? `On ${shard} (${reason}). ${where}: ${would}.`, `${known[exists]} Epoch ${count(epoch)}.`];
+}
+
+/** The form beneath the ring. */
+export class Route {
+  #field = byId("store-id");
+  #answer = byId("route-answer");
+  #actions = byId("route-actions");
+  #outcome = byId("route-outcome");
+  #shard = byId("route-shard");
+  #ring;
+  #operator;
+  #done;
+  #route = null;
+  #epoch = null;
+
+  /**
+   * @param {import("./ring.js").Ring} ring
+   * @param {import("./operator.js").Operator} operator
+   * @param {function(): void} done after a change
+   */
+  constructor(ring, operator, done) {
+    this.#ring = ring;
+    this.#operator = operator;
+    this.#done = done;
+    byId("route-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      setText(this.#outcome, "");
+      this.#find(this.#field.value.trim());
+    });
+    byId("route-pin").addEventListener("click", () => this.#pin());
+    byId("route-unpin").addEventListener("click", () => this.#unpin());
+    byId("route-move").addEventListener("click", () => this.#move());
+    operator.addEventListener("change", () => this.#draw());
+  }
+
+  /** Asks again where the map has changed. @param {import("./live.js").Frame} frame */
+  update({ live }) {
+    offerShards(this.#shard, live.shards.map((shard) => shard.name));
+    if (this.#route !== null && this.#epoch !== live.epoch) this.#find(this.#route.store_id);
+    this.#epoch = live.epoch;
+  }
+
+  async #find(id) {
+    this.#field.setAttribute("aria-invalid", String(!UUID.test(id)));
+    if (!UUID.test(id)) {
+      this.#route = null;
+      this.#draw("A store id looks like 0198e0de-0000-7000-8000-000000000000.");
+      return;
+    }
+    const answer = await this.#operator.ask("GET", `/live/route/${id}`);
+    this.#route = answer.ok ? answer.body : null;
+    this.#draw(answer.detail);
+  }
+
+  #draw(problem = "") {
+    const route = this.#route;
+    setText(this.#answer, route === null ? problem : routeInWords(route, this.#ring.partitions).join(" "));
+    show(this.#actions, route !== null && route.exists !== false && this.#operator.signedIn);
+    this.#ring.mark(route === null ? null : route.partition);
+    if (route === null) return;
+    show(byId("route-unpin"), route.reason === "pin");
+  }
+
+  #pin() {
+    const shard = this.#shard.value;
+    const moves = shard === this.#route.shard ? "It stays where it is." : "It moves there, while it is read and written.";
+    return this.#do(`Pin the store to ${shard}?`, `${moves} Ring and ranges no longer say where it lives.`, "Pin",
+      "PUT", `/v1/admin/stores/${this.#route.store_id}/pin`, { shard });
+  }
+
+  #unpin() {
+    return this.#do("Unpin the store?", "Ring and ranges say where it lives; it moves where they say elsewhere.", "Unpin",
+      "DELETE", `/v1/admin/stores/${this.#route.store_id}/pin`);
+  }
+
+  #move() {
+    const shard = this.#shard.value;
+    return this.#do(`Move the store to ${shard}?`, "It moves while it is read and written; its writers wait once, shortly.",
+      "Move", "POST", "/v1/admin/moves", { store_id: this.#route.store_id, to_shard: shard });
+  }
+
+  async #do(question, consequence, action, method, path, body) {
+    const { store_id: id } = this.#route;
+    if (!(await confirmed(question, `Store ${id}. ${consequence}`, action))) return;
+    setText(this.#outcome, "Asking the service …");
+    const answer = await this.#operator.ask(method, path, body);
+    this.#outcome.dataset.level = answer.ok ? "good" : "error";
+    setText(this.#outcome, !answer.ok ? answer.detail : answer.status === 202 ? "A move has begun: see Moves." : "Done.");
+    if (answer.ok) {
+      this.#done();
+      await this.#find(id);
+    }
+  }
+}
