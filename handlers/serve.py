@@ -174,6 +174,8 @@ def _finish(response: Response) -> Response:
     shard = scope.route.shard if scope is not None and scope.route else None
     asked = shard if scope is not None and scope.statements else None
     metrics.observe_request(request.method, route, response.status_code, seconds, asked)
+    if g.is_routine and response.status_code < HTTPStatus.BAD_REQUEST:
+        return response  # each page asks once a second: the log would hold little else
     logs.access(
         request.method,
         request.path,

@@ -22,18 +22,20 @@ def word_of(
     where its shard's history does not go through: it was primary before, or followed one that was.
     """
     if not state.timeline and not state.healthy:
-        if state.name in rejoining:
-            return "rewinding"
-        return state.absence or "unknown"
+        return "rewinding" if state.name in rejoining else state.absence or "unknown"
     if state.role == "primary":
         return "primary"
-    if state.role == "unknown":
+    if state.role == "unknown" or _has_strayed(state, lineage):
         return "other-history"
+    return "replica" if _is_near(state, limits) else "lagging"
+
+
+def _has_strayed(state: NodeState, lineage: Lineage | None) -> bool:
     here = Position(state.system_identifier, state.timeline, state.lsn)
-    if lineage is not None and state.timeline and lineage.judge(here) is Verdict.LOST:
-        return "other-history"
-    bytes_behind, seconds_behind = state.replay_lag_bytes, state.replay_lag_seconds
-    known = bytes_behind is not None and seconds_behind is not None
-    if known and bytes_behind <= limits.lag_bytes and seconds_behind <= limits.lag_seconds:  # type: ignore[operator]
-        return "replica"
-    return "lagging"
+    return lineage is not None and state.timeline > 0 and lineage.judge(here) is Verdict.LOST
+
+
+def _is_near(state: NodeState, limits: Limits) -> bool:
+    if state.replay_lag_bytes is None or state.replay_lag_seconds is None:
+        return False
+    return state.replay_lag_bytes <= limits.lag_bytes and state.replay_lag_seconds <= limits.lag_seconds

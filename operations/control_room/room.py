@@ -19,14 +19,13 @@ import logs
 import sql
 from config import Settings, parse_weights
 from errors import MarketplaceError, Unavailable
-from metrics.totals import Totals, TotalsReader
+from metrics.totals import TotalsReader
 from moves.record import Move
+from operations.control_room.document import Found, event_row, figures, move_row
 from operations.control_room.events import EventLog, Happening
 from operations.control_room.nodes import Word, word_of
-from operations.control_room.traffic import traffic
 from operations.control_room.watch import Look, changes, moved
 from operations.moves import list_shown_moves
-from operations.topology import pool_name
 from pools.node import NodeState
 from routing.catalog import Catalog, Snapshot
 from routing.every_shard import EveryShard
@@ -113,7 +112,7 @@ class ControlRoom:
         self._move_states = {str(move.id): move.state for move in found}
 
     def look_at_shards(self) -> None:
-        """Ask shards whose nodes are missing who is on its way back, and, while somebody looks, how many stores there are."""
+        """Ask who of the missing nodes is on its way back, and, while somebody looks, how many stores there are."""
         missing = {name for name, word in self._look.nodes.items() if word in ("down", "silent", "rewinding")}
         shards = [shard for shard, (primary, _) in self._look.shards.items() if primary is not None]
         found: set[str] = set()
@@ -127,88 +126,37 @@ class ControlRoom:
             self._stores = self._count_stores(self._router.shards())
 
     def begin(self, worker: str, process: int, began: float) -> None:
-        """A worker serves from now on. `began`: when the service did, in seconds since 1970; its totals are since then."""
+        """A worker serves from now on. `began`: since when the totals count, in seconds since 1970."""
         self._began = began
         self._say([Happening("worker", "info", worker, "serves", f"worker:{worker}", str(process))])
 
     # For a page.
 
     def document(self, after: int, *, operator: bool) -> dict[str, Any]:
-        """What `GET /live` answers. `after`: the number of the last event the page has. Stores only for the operator."""
+        """What `GET /live` answers. `after`: the last event that the page has. Stores stand in it for the operator."""
         self._asked_at = monotonic()
         with self._lock:
-            made_at, figures = self._figures
+            made_at, made = self._figures
             if monotonic() - made_at > FRESH_SECONDS:
-                figures = self._make_figures()
-                self._figures = monotonic(), figures
-        return figures | {
+                made = self._make_figures()
+                self._figures = monotonic(), made
+        return made | {
             "operator": operator,
-            "moves": [_move(move, operator=operator) for move in self._moves or ()],
-            "events": [
-                {
-                    "id": event.id,
-                    "at": event.at,
-                    "kind": event.kind,
-                    "level": event.level,
-                    "subject": event.store_id if operator and event.store_id else event.subject,
-                    "text": event.text,
-                }
-                for event in self.events.after(after)
-            ],
+            "moves": [move_row(move, operator=operator) for move in self._moves or ()],
+            "events": [event_row(event, operator=operator) for event in self.events.after(after)],
         }
 
     def _make_figures(self) -> dict[str, Any]:
         snapshot, totals = self._maps.current(), self._reader.read()
-        at = time()
-        seen = self._see(snapshot)
-        states = self._replay.states()
-        nodes = [
-            (node.shard, _node(states.get(node.name, NodeState(node.name)), node.shard, seen.nodes, totals))
-            for node in snapshot.map.nodes
-        ]
-        for _, row in nodes:
-            row["since"] = self._since.get(row["name"])
-        return {
-            "at": at,
-            "started_at": self._began,
-            "workers": int(totals.sum("workers")),
-            "epoch": snapshot.map.epoch,
-            "flags": snapshot.flags.as_dict(),
-            "shards": [
-                {
-                    "name": shard.name,
-                    "share": snapshot.map.share(shard.name),
-                    "stores": self._stores.get(shard.name),
-                    "timeline": seen.shards.get(shard.name, (None, 0))[1] or None,
-                    "nodes": [row for of, row in nodes if of == shard.name],
-                }
-                for shard in snapshot.map.shards
-            ],
-            "traffic": traffic(totals),
-            "cache": {
-                **{
-                    f"{result}_total": count
-                    for result, count in totals.by("cache_requests_total", "result").items()
-                },
-                "reads_total": totals.sum("reads_total", served_by="cache"),
-            },
-            "limiter": {
-                f"{decision}_total": count
-                for decision, count in totals.by("limiter_decisions_total", "decision").items()
-            },
-            "locks": {
-                **{
-                    f"{outcome}_total": count
-                    for outcome, count in totals.by("lock_requests_total", "outcome").items()
-                },
-                "wait_seconds_total": totals.sum("lock_wait_seconds_sum"),
-                "waits_total": totals.sum("lock_wait_seconds_bucket"),
-            },
-            "servers": [
-                {"name": name, "away": away > 0}
-                for name, away in sorted(totals.by("breaker_open", "server").items())
-            ],
-        }
+        found = Found(
+            at=time(),
+            began=self._began,
+            look=self._see(snapshot),
+            states=self._replay.states(),
+            since=self._since,
+            stores=self._stores,
+        )
+        return figures(snapshot, found, totals)
 
     # Inside.
 
@@ -240,44 +188,3 @@ class ControlRoom:
             return {row[0] for row in self._router.on_shard(scope, shard, LIST_REJOINING, {})}
         except MarketplaceError:
             return set()
-
-
-def _node(state: NodeState, shard: str, words: Mapping[str, Word], totals: Totals) -> dict[str, Any]:
-    pool = pool_name(shard, state.name, state.role)
-    known = state.timeline > 0 or state.healthy
-    return {
-        "name": state.name,
-        "role": state.role,
-        "state": words.get(state.name, "unknown"),
-        "timeline": state.timeline or None,
-        "lsn": f"{state.lsn >> 32:X}/{state.lsn & 0xFFFFFFFF:X}" if known else None,
-        "lsn_bytes": state.lsn if known else None,
-        "replay_lag_bytes": state.replay_lag_bytes,
-        "replay_lag_seconds": state.replay_lag_seconds,
-        "connections": {
-            "in_use": totals.sum("pool_connections", pool=pool, state="in_use"),
-            "available": totals.sum("pool_connections", pool=pool, state="available"),
-            "waiting": totals.sum("pool_waiting", pool=pool),
-        },
-        "statements_total": totals.sum("statements_total", node=state.name),
-        "reads_total": totals.sum("reads_total", served_by=state.name),
-    }
-
-
-def _move(move: Move, *, operator: bool) -> dict[str, Any]:
-    return {
-        "id": str(move.id) if operator else None,
-        "store_id": str(move.store_id) if operator else None,
-        "from_shard": move.from_shard,
-        "to_shard": move.to_shard,
-        "state": move.state,
-        "step": move.step,
-        "rows_total": move.rows_total,
-        "rows_copied": move.rows_copied,
-        "lag_bytes": move.lag_bytes,
-        "write_pause_ms": move.write_pause_ms,
-        "started_at": move.started_at.timestamp(),
-        "finished_at": move.finished_at.timestamp() if move.finished_at else None,
-        "can_be_undone": move.is_undecided or (move.state == "done" and move.tidied_at is None),
-        "error": move.error if operator else None,
-    }
