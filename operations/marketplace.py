@@ -21,7 +21,7 @@ from ephemeral.round_trip import RoundTrips
 from errors import Unavailable
 from moves.process import MoverProcess
 from operations.control_room import ControlRoom
-from operations.control_room.room import LOOK_SECONDS
+from operations.control_room.room import LOOK_SECONDS, SHARDS_SECONDS
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
 from operations.load import REPORT_SECONDS, Load, WorkerLoad, read_load
@@ -148,7 +148,7 @@ class Marketplace:
         self._every(MOVES_SECONDS, self._count_moves)
         self._every(LOOK_SECONDS, self.control_room.look)
         self._every(LOOK_SECONDS, self.control_room.look_at_moves)
-        self._every(LOOK_SECONDS, self.control_room.look_at_shards)
+        self._every(SHARDS_SECONDS, self.control_room.look_at_shards)
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
         self.control_room.begin(worker, os.getpid(), began or time())
 

@@ -39,6 +39,8 @@ logger = logs.get_logger("control_room")
 LIST_REJOINING = sql.query("list_rejoining_nodes")
 
 LOOK_SECONDS = 1.0
+# Between two looks for who is on its way back: rewinding a small node takes half a second.
+SHARDS_SECONDS = 0.2
 # Figures younger than this are given out again.
 FRESH_SECONDS = 0.4
 # Somebody looks at a page while its last question is no older than this.
@@ -119,7 +121,8 @@ class ControlRoom:
         if missing:
             for names in self._find_rejoining(shards).values():
                 found |= names or set()
-        self._rejoining = frozenset(found)
+        # Once begun it goes on until the node answers: the connection itself is there for a moment only.
+        self._rejoining = frozenset((found | self._rejoining) & missing)
         now = monotonic()
         if now - self._asked_at < WATCHED_SECONDS and now - self._counted_at > COUNT_SECONDS:
             self._counted_at = now
