@@ -18,6 +18,7 @@ from handlers import (
     carts,
     control_room,
     customers,
+    live,
     moves,
     orders,
     problems,
@@ -28,6 +29,7 @@ from handlers import (
 )
 from handlers.bodies import READ_AT_MOST_BYTES
 from handlers.endpoint import ENDPOINTS
+from handlers.openapi import version
 from handlers.ops import Ops, blueprint
 from operations.marketplace import Marketplace
 
@@ -53,4 +55,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     serve.init_app(app, marketplace)
     app.register_blueprint(blueprint(Ops(marketplace, ENDPOINTS)))
     app.register_blueprint(control_room.blueprint())
+    app.register_blueprint(live.blueprint(live.Live(marketplace, version())))
     return app

@@ -33,6 +33,7 @@ from psycopg import waiting
 
 import ephemeral.unremembered  # noqa: F401 - before the fork: its page is to be common to all workers
 import logs
+import metric_files
 from config import ROOT, load
 from errors import ConfigurationError
 from ids import new_id
@@ -73,10 +74,16 @@ control_socket_disable = True
 # The heartbeat's file: on a disk its write could block a worker.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
-# The metrics of all workers meet in files of this folder; prometheus_client looks for the variable when
-# imported.
+# The metrics of all workers meet in files of this folder.
 metrics_folder = Path(settings.metrics_dir or settings.var / "metrics")
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)
+os.environ[metric_files.FOLDER_VARIABLE] = str(metrics_folder)
+# The number of this parent's first worker. While another parent hands over to it (SIGUSR2), both have workers, whose
+# numbers have to differ: they count in files of that name.
+FIRST_NUMBER = "FIRST_WORKER_NUMBER"
+FIRST_NUMBERS = ("1", "1001")
+
+# When this service began, for all workers alike: what they count is counted from then on.
+began = time.time()
 
 # A worker looks this often whether it has been told to stop.
 TICK_SECONDS = 0.1
@@ -236,10 +243,15 @@ class MarketplaceWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no 
 worker_class = MarketplaceWorker
 
 
-def on_starting(_server: Any) -> None:
+def on_starting(server: Any) -> None:
     """In the parent, before any worker: its own lines as everyone's, no figures of processes that are no more."""
     logs.configure(settings)
     metrics_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    before = os.environ.get(FIRST_NUMBER)
+    if server.master_pid:  # it takes over from a parent whose workers still serve, and count
+        os.environ[FIRST_NUMBER] = FIRST_NUMBERS[before == FIRST_NUMBERS[0]]
+        return
+    os.environ[FIRST_NUMBER] = FIRST_NUMBERS[0]
     # By their names: the folder is a setting, and what else may lie in it is not ours to delete.
     for figures in metrics_folder.glob("*.db"):
         figures.unlink()
@@ -277,15 +289,24 @@ def when_ready(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: MarketplaceWorker) -> None:
-    """In the parent: the lowest number no living worker has, so that a replaced worker's name comes back."""
+    """In the parent: the lowest number no living worker has, so that a replaced worker's name comes back.
+
+    Whoever had it has been reaped: one that gunicorn has told to stop, or killed, stays in `WORKERS` until then.
+    """
     taken = {living.number for living in server.WORKERS.values()}
-    worker.number = next(number for number in range(1, len(taken) + 2) if number not in taken)
+    first = int(os.environ[FIRST_NUMBER])
+    worker.number = next(number for number in range(first, first + len(taken) + 1) if number not in taken)
+
+
+def post_fork(_server: Any, worker: MarketplaceWorker) -> None:
+    """In the worker, before the application is imported."""
+    metric_files.be_worker(worker.number)
 
 
 def post_worker_init(worker: MarketplaceWorker) -> None:
     """In the worker, after `create_app()`: from here on it may talk to servers."""
     if marketplace := getattr(worker.wsgi, "extensions", {}).get("marketplace"):
-        marketplace.start(f"worker-{worker.number}")
+        marketplace.start(f"worker-{worker.number}", began)
 
 
 def worker_exit(_server: Any, worker: MarketplaceWorker) -> None:
@@ -295,7 +316,5 @@ def worker_exit(_server: Any, worker: MarketplaceWorker) -> None:
 
 
 def child_exit(_server: Any, worker: MarketplaceWorker) -> None:
-    """In the parent, after a worker is gone."""
-    from metrics import forget_process  # noqa: PLC0415 - reads the variable set above, and opens files
-
-    forget_process(worker.pid)
+    """In the parent, after a worker is gone, and before another one gets its number."""
+    metric_files.forget_worker(worker.number)

@@ -109,7 +109,10 @@ class Postgres:
                 f"--slot={node.slot}",
                 *(() if self.durable else ("--no-sync", "--no-manifest")),
             ],
-            environ={"PGPASSWORD": self.passwords[postgres_settings.REPLICATION_ROLE]},
+            environ={
+                "PGPASSWORD": self.passwords[postgres_settings.REPLICATION_ROLE],
+                "PGAPPNAME": f"rejoin {node.name}",  # whoever looks at the primary sees for whom
+            },
             cwd=folder,  # by which it is found, should whoever started it be killed
         )
         self.adopt(node, folder)

@@ -146,7 +146,10 @@ def _rewind(postgres: Postgres, node: PostgresNode, primary: PostgresNode, *, cu
         (folder / name).unlink(missing_ok=True)
     with postgres.connect(primary) as connection:
         slots.reserve(connection, node.slot)
-    source = f"host={HOST} port={primary.port} user={ADMINISTRATOR} dbname=postgres connect_timeout=10"
+    source = (
+        f"host={HOST} port={primary.port} user={ADMINISTRATOR} dbname=postgres connect_timeout=10"
+        f" application_name='rejoin {node.name}'"  # whoever looks at the primary sees for whom
+    )
     postgres.launcher.command(
         [
             postgres.programs.postgres / "pg_rewind",

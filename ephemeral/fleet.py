@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
@@ -42,6 +42,9 @@ class Fleet(Protocol):
 
     def primaries(self) -> Iterable[RedisNode]:
         """All who have keys of their own, as far as is known. May raise `EphemeralUnavailable`."""
+
+    def away(self) -> Mapping[str, bool]:
+        """Which of those that are known are done without now, by name; for the figures."""
 
     def redirected(self, error: AskError) -> RedisNode | None:
         """Whom a server has sent on to; with a `MovedError` for all that come after, too. None: do not follow."""
@@ -81,6 +84,9 @@ class OneServer:
 
     def primaries(self) -> Iterable[RedisNode]:
         return [self._node]
+
+    def away(self) -> Mapping[str, bool]:
+        return {"redis": not self._node.here}
 
     def redirected(self, error: AskError) -> None:
         if not self._warned:

@@ -116,6 +116,10 @@ class Locks:
                 node.give_back(line)
         return found
 
+    def away(self) -> dict[str, bool]:
+        """Which of the servers are done without now, by their places in the setting."""
+        return {f"lock-{number}": node.away for number, node in enumerate(self._nodes)}
+
     def _acquire(self, keys: Sequence[str]) -> Lease | None:
         now = self._clock()
         lease = Lease(keys, self._lease_seconds, [Talk(node) for node in self._nodes], now)
@@ -124,16 +128,16 @@ class Locks:
             granted = self._ask_for(lease, others)
             if granted >= self._quorum and self._clock() - now < self._lease_seconds:
                 self._held[lease.owner] = lease
-                metrics.count_lock("held")
+                metrics.count_lock("held", self._clock() - now)
                 return lease
         except BaseException:  # a greenlet that was killed, too
             self._release(lease)
             raise
         self._release(lease)
         if max(others.values(), default=0) >= self._quorum:
-            metrics.count_lock("taken")
+            metrics.count_lock("taken", self._clock() - now)
             raise LockTakenError
-        metrics.count_lock("split" if granted or others else "unavailable")
+        metrics.count_lock("split" if granted or others else "unavailable", self._clock() - now)
         return None
 
     def _ask_for(self, lease: Lease, others: Counter[bytes]) -> int:

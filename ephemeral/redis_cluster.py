@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from redis.cluster import ClusterNode, NodesManager
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -76,6 +76,12 @@ class RedisCluster(Watcher):
         if not self._known.is_set():
             self.wait_until_known()
         return {node for node in self._slots if node is not None}
+
+    def away(self) -> Mapping[str, bool]:
+        with self._nodes_lock:
+            nodes = list(self._nodes.values())
+        # Before the first look, what it says of all of them is what is known of each.
+        return {node.name: not node.here for node in nodes} or {"redis": True}
 
     def redirected(self, error: AskError) -> RedisNode | None:
         if not error.host:  # the node's own, by another port; redis-py knows which that was

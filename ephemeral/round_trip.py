@@ -114,6 +114,10 @@ class RoundTrips:
             raise unavailable()
         return [reply for replies in answers.values() for reply in replies]
 
+    def away(self) -> Mapping[str, bool]:
+        """Which servers are done without now, by name. Asks nobody."""
+        return self._fleet.away()
+
     def close(self) -> None:
         """Look for servers no longer."""
         self._fleet.close()

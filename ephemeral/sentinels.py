@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 from time import monotonic
 from typing import Any, cast
@@ -84,6 +84,10 @@ class Sentinels(Watcher):
 
     def primaries(self) -> Iterable[RedisNode]:
         return [self.only()]
+
+    def away(self) -> Mapping[str, bool]:
+        node = self._node
+        return {"redis": node is None or not node.here}
 
     def redirected(self, _error: AskError) -> None:
         """A server of a cluster has no sentinels."""

@@ -61,7 +61,7 @@ def document(endpoints: Sequence[Endpoint]) -> Json:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     return {
         "openapi": "3.1.1",
-        "info": {"title": "Infinite Scaling marketplace", "version": _version(), "description": _ABOUT},
+        "info": {"title": "Infinite Scaling marketplace", "version": version(), "description": _ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "security": [],
@@ -77,7 +77,7 @@ def document(endpoints: Sequence[Endpoint]) -> Json:
     }
 
 
-def _version() -> str:
+def version() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
 

@@ -42,7 +42,7 @@ class Ops:
         return Response(b'{"status":"ok"}', content_type="application/json")
 
     def metrics(self) -> Response:
-        metrics.refresh(self._marketplace.pools, self._marketplace.replay.states())
+        self._marketplace.refresh_metrics()
         return Response(metrics.render(), content_type=metrics.CONTENT_TYPE)
 
     def openapi(self) -> AnyResponse:

@@ -149,6 +149,7 @@ def _begin() -> None:
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     g.started = perf_counter()
     g.scope = g.route = g.admission = None
+    g.is_routine = False
     logs.begin_request(g.request_id)
 
 
@@ -167,15 +168,21 @@ def _finish(response: Response) -> Response:
             response.status_code != HTTPStatus.TOO_MANY_REQUESTS
         ):  # what is refused for its rate is nobody's load
             g.count(scope)
+        if request.method == "GET" and response.status_code < HTTPStatus.BAD_REQUEST:
+            metrics.count_read(scope.served_by)
     seconds = perf_counter() - g.started
-    metrics.observe_request(request.method, route, response.status_code, seconds)
+    shard = scope.route.shard if scope is not None and scope.route else None
+    asked = shard if scope is not None and scope.statements else None
+    metrics.observe_request(request.method, route, response.status_code, seconds, asked)
+    if g.is_routine and response.status_code < HTTPStatus.BAD_REQUEST:
+        return response  # each page asks once a second: the log would hold little else
     logs.access(
         request.method,
         request.path,
         route,
         response.status_code,
         seconds,
-        shard=scope.route.shard if scope is not None and scope.route else None,
+        shard=shard,
         node=", ".join(scope.served_by) if scope is not None and scope.served_by else None,
     )
     return response

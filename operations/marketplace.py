@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
+from time import time
+
+import psycopg
 
 import logs
 import metrics
@@ -14,10 +18,14 @@ from ephemeral.carts import Carts
 from ephemeral.limiter import Limiter
 from ephemeral.locks import TEND_SECONDS, Locks
 from ephemeral.round_trip import RoundTrips
+from errors import Unavailable
 from moves.process import MoverProcess
+from operations.control_room import ControlRoom
+from operations.control_room.room import LOOK_SECONDS, SHARDS_SECONDS
 from operations.credentials import Credentials
 from operations.housekeeping import Housekeeping
 from operations.load import REPORT_SECONDS, Load, WorkerLoad, read_load
+from operations.moves import count_moves
 from operations.pages import Cursors
 from operations.passwords import PasswordHasher
 from pools.node import NodeState
@@ -39,6 +47,8 @@ logger = logs.get_logger("marketplace")
 COUNT_STORES = sql.query("count_stores")
 
 METRICS_SECONDS = 1.0
+# Between two looks at the catalog for how many moves there are.
+MOVES_SECONDS = 5.0
 # Between two looks at how much memory the cache's server uses: a few dozen megabytes come in meanwhile, at most.
 WEIGH_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
@@ -100,10 +110,22 @@ class Marketplace:
         self._read_load = EveryShard(lambda _: read_load(self.catalog))
         self.mover = MoverProcess(settings, self.catalog)
         self._housekeeping = Housekeeping(self.router, self.maps, self.credentials)
+        self.control_room = ControlRoom(
+            settings,
+            catalog=self.catalog,
+            maps=self.maps,
+            replay=self.replay,
+            router=self.router,
+            count_stores=self.count_stores,
+            away=self.away,
+        )
         self._stopping = threading.Event()
+        self._refreshing = threading.Lock()
+        self._moves: Mapping[str, int] | None = None  # by state, as far as the catalog said
 
-    def start(self, worker: str) -> None:
-        """Open the pools and begin to follow the catalog. `worker` names it to PostgreSQL.
+    def start(self, worker: str, began: float | None = None) -> None:
+        """Open the pools and begin to follow the catalog. `worker` names it to PostgreSQL; `began`: when the service
+        began, in seconds since 1970, if not now.
 
         Waits for the shard map, so that no worker takes a request which it cannot route while another could; but
         not for long: while the catalog is away the worker has to live, and to say so.
@@ -122,12 +144,18 @@ class Marketplace:
         self._every(TEND_SECONDS, self.locks.tend)
         self._every(MEMORY_SECONDS, self.memory.tend)
         self._every(MEMORY_SECONDS, self._cache.tend)
-        self._every(METRICS_SECONDS, lambda: metrics.refresh(self.pools, self.replay.states()))
+        self._every(METRICS_SECONDS, self.refresh_metrics)
+        self._every(MOVES_SECONDS, self._count_moves)
+        self._every(LOOK_SECONDS, self.control_room.look)
+        self._every(LOOK_SECONDS, self.control_room.look_at_moves)
+        self._every(SHARDS_SECONDS, self.control_room.look_at_shards)
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
+        self.control_room.begin(worker, os.getpid(), began or time())
 
     def stop(self) -> None:
         """Close what `start` opened."""
         self._stopping.set()
+        self.refresh_metrics()  # what was sent since the last time counts too
         self.load.leave()
         self.mover.stop()
         self.maps.close()
@@ -139,6 +167,21 @@ class Marketplace:
     def read_load(self) -> Load | None:
         """What all workers do for which stores; None where the catalog does not say."""
         return self._read_load(["catalog"])["catalog"]
+
+    def refresh_metrics(self) -> None:
+        """Tell the metrics how this worker is now. Asks no server."""
+        with self._refreshing:
+            metrics.refresh(self.pools, self.replay.states(), self.away(), self._moves)
+
+    def away(self) -> dict[str, bool]:
+        """Which Redis-compatible servers are done without, by name."""
+        return {**self.redis.away(), **self.locks.away()}
+
+    def _count_moves(self) -> None:
+        try:
+            self._moves = count_moves(self.catalog)
+        except (Unavailable, psycopg.Error):
+            self._moves = None
 
     def _follow(self, states: Mapping[str, NodeState]) -> None:
         self.pools.follow(states)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
+
+from psycopg.rows import class_row
 
 import ids
 from errors import Conflict, NotFound
-from moves.record import Move, read_move
+from moves.record import Move, State, read_move
 from routing.catalog import Catalog, CatalogConnection, load
 from routing.route import Route
 from routing.shard_map import ShardMap
@@ -73,6 +75,20 @@ def find_move(catalog: Catalog, move_id: UUID) -> Move:
     if move is None:
         raise NotFound("There is no such move.")
     return move
+
+
+def count_moves(catalog: Catalog) -> dict[str, int]:
+    """How many moves that are not tidied up yet are in which state; all of the states are named. Raises what the
+    catalog's connection does."""
+    with catalog.connect() as connection:
+        rows = connection.execute(query("count_moves").text, prepare=True).fetchall()
+    return dict.fromkeys(get_args(State), 0) | dict(rows)
+
+
+def list_shown_moves(catalog: Catalog) -> list[Move]:
+    """What is under way, and what ended last. Raises what the catalog's connection does."""
+    with catalog.connect() as connection, connection.cursor(row_factory=class_row(Move)) as cursor:
+        return cursor.execute(query("list_shown_moves").text, prepare=True).fetchall()
 
 
 def undo_move(catalog: Catalog, move_id: UUID) -> Move:

@@ -35,6 +35,18 @@ FROM pg_control_system()
 """
 
 
+class Tally:
+    """How many statements requests have sent to one node, over all connections of this process.
+
+    A plain number, so that a request pays an addition; `PoolRegistry.take_statements` tells the metrics.
+    """
+
+    __slots__ = ("statements", "taken")
+
+    def __init__(self) -> None:
+        self.statements = self.taken = 0
+
+
 class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
     """An autocommit connection to one node of a shard.
 
@@ -52,6 +64,7 @@ class ShardConnection(psycopg.Connection[tuple[Any, ...]]):
     deadline_seconds: float = 5.0
     phase: str = "statement"
     overdue: bool = False  # a wait has met its deadline, and the connection is closed
+    tally = Tally()  # of its node, once its pool has made it
     store: int | None = None  # whose request it was last given to: a store's id as a number
 
     def __init__(self, pgconn: PGconn, row_factory: RowFactory[tuple[Any, ...]] = tuple_row) -> None:

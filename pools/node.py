@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["primary", "replica", "unknown"]
+# Why nothing is heard of a node: it takes connections and says nothing (frozen, or cut off), or takes none.
+Absence = Literal["silent", "down"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class NodeState:
     which one it follows. `lsn` is a byte position: what a replica has replayed, what a primary has flushed; it is a
     lower bound from `sampled_at` on, a moment of this process's monotonic clock. `received` is what a replica has of
     the log, replayed or not. `clock_ahead_us` is how far a primary's clock is ahead of this process's monotonic clock,
-    at least.
+    at least. `absence` is None where it answers, and where it was never asked.
     """
 
     name: str
@@ -40,3 +42,4 @@ class NodeState:
     received: int = 0
     sampled_at: float = float("-inf")
     clock_ahead_us: int = 0
+    absence: Absence | None = None

@@ -161,9 +161,9 @@ class NodePool(Supply):
             # A connection that is kept for others says that the pool is not at a standstill.
             if self._last_return < began and not self._pool:
                 self._stalled_at = monotonic()
-            metrics.count_pool_wait(self.name, "timed_out")
+            metrics.count_pool_wait(self.name, "timed_out", monotonic() - began)
             raise self._exhausted() from None
-        metrics.count_pool_wait(self.name, "served")
+        metrics.count_pool_wait(self.name, "served", monotonic() - began)
         return connection
 
     def _check_room(self, store: int | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from config import Settings
 from errors import NodeUnavailable
-from pools.connection import ShardConnection
+from pools.connection import ShardConnection, Tally
 from pools.node import Node, NodeState
 from pools.pool import NodePool
 from pools.session import Session
@@ -41,6 +41,7 @@ class PoolRegistry:
         self._states: Mapping[str, NodeState] = {}
         # The newest timeline that each cluster is known to be on, by its system identifier.
         self._timelines: dict[int, int] = {}
+        self._tallies: dict[str, Tally] = {}
         self._catalog_turn = 0
         self._closed = False
 
@@ -97,6 +98,14 @@ class PoolRegistry:
     def pools(self) -> Iterable[NodePool]:
         """All that are open, in no particular order; a fresh list."""
         return [*self._primaries.values(), *self._replicas.values(), *self._catalogs.values()]
+
+    def take_statements(self) -> Mapping[str, int]:
+        """How many statements requests have sent to each node since the last call. Called by one thread at a time."""
+        taken = {}
+        for node, tally in list(self._tallies.items()):
+            now = tally.statements
+            taken[node], tally.taken = now - tally.taken, now
+        return taken
 
     def close(self) -> None:
         """Close every pool. Connections given out are closed as they come back."""
@@ -224,6 +233,7 @@ class PoolRegistry:
         node = next((node for node in self._nodes.values() if (node.host, node.port) == address), None)
         connection.node = node.name if node is not None else "catalog"
         connection.subject = node.shard if node is not None else "The catalog"
+        connection.tally = self._tallies.setdefault(connection.node, Tally())
         connection.identify()
         newest = self._timelines.get(connection.system_identifier, 0)
         if 0 < connection.timeline < newest:

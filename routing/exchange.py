@@ -53,6 +53,7 @@ def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) 
         with pool.connection(store=store) as connection:
             given = perf_counter()
             scope.spent("pool", given - asked)
+            connection.tally.statements += 1
             try:
                 yield connection
             finally:

@@ -237,7 +237,7 @@ class ReplayPositions:
             name = link.node.name
             sample = samples.get(name)
             if sample is None:
-                states[name] = NodeState(name)
+                states[name] = NodeState(name, absence=link.absence)
             elif not sample.in_recovery:
                 states[name] = _primary_state(name, sample, is_newest=name == primary)
             else:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
+from psycopg.errors import ConnectionTimeout
 from psycopg.pq import ExecStatus
 
+from errors import StatementDeadline
 from pools.connection import ShardConnection
-from pools.node import Node
+from pools.node import Absence, Node
 from sql import query
 
 logger = logging.getLogger("replay")
@@ -27,6 +29,8 @@ SILENT_ROUNDS = 8
 LOST_ROUNDS = 12
 # Between two attempts to connect: the first, then doubling up to the last, each jittered.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
+# How a server fails that is there and says nothing: the kernel takes connections for a process that is stopped.
+SILENCE = (TimeoutError, ConnectionTimeout, StatementDeadline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,20 @@ class Link:
         self._asked_history: int | None = None
         self._missed = 0
         self._failures = 0
+        self._absence: Absence | None = None
         self._try_again_at = 0.0
 
     @property
     def fresh(self) -> Sample | None:
         """The last sample, while the node answers."""
         return self.sample if self._missed < SILENT_ROUNDS else None
+
+    @property
+    def absence(self) -> Absence | None:
+        """Why there is no fresh sample; None where there is one, or it was never asked."""
+        if self._connection is not None:
+            return "silent" if self._missed >= SILENT_ROUNDS else None
+        return self._absence
 
     def ask(self, now: float, *, hurried: bool = False) -> None:
         """Send the next question, where the last one has been answered; connect where there is no connection.
@@ -198,6 +210,7 @@ class Link:
 
     def _failed(self, error: Exception, now: float | None = None) -> None:
         self.sample = None
+        self._absence = "silent" if isinstance(error, SILENCE) else "down"
         if self._failures == 0:
             logger.warning("node %s does not answer: %s", self.node.name, error)
         pause = min(FIRST_PAUSE_SECONDS * 2.0**self._failures, LONGEST_PAUSE_SECONDS)

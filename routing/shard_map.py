@@ -96,7 +96,11 @@ class ShardMap:
             index = bisect_right(self._lows, store_id) - 1
             if index >= 0 and store_id < self.ranges[index].high:
                 return self.ranges[index].shard, "range"
-        return self._owners[partition_of(store_id)], "ring"
+        return self.ring_owner(store_id), "ring"
+
+    def ring_owner(self, store_id: UUID) -> str:
+        """The shard that the ring alone gives a store."""
+        return self._owners[partition_of(store_id)]
 
     def share(self, shard: str) -> float:
         """The part of the ring that the shard owns, 0 to 1. Exact, so all shards' shares add up to 1."""

@@ -38,6 +38,12 @@ FROM moves AS m WHERE tidied_at IS NULL ORDER BY id LIMIT 1000;
 -- How many moves still have something on a shard; moves_untidied serves it.
 SELECT count(*) FROM moves WHERE tidied_at IS NULL AND %(shard)s IN (from_shard, to_shard);
 
+-- name: count_moves
+-- role: primary
+-- returns: many
+-- For the figures: how many moves that are not tidied up yet are in which state; moves_untidied serves it.
+SELECT state, count(*) FROM moves WHERE tidied_at IS NULL GROUP BY state;
+
 -- name: has_work_for_mover
 -- role: primary
 -- returns: one
@@ -236,3 +242,20 @@ SELECT pg_try_advisory_lock_shared(7306);
 -- The move that a store is on, if it is; moves_under_way serves it.
 SELECT id FROM moves
 WHERE store_id = %(store)s AND state IN ('copying', 'catching_up', 'verifying', 'switching');
+
+-- name: list_shown_moves
+-- role: primary
+-- returns: many
+-- For the control room: what is under way, the oldest first, twenty at most, and the last five that ended; moves_untidied
+-- and the primary key serve it.
+(
+    SELECT id, store_id, from_shard, to_shard, route, state, step, attempt, rows_total, rows_copied, lag_bytes,
+        write_pause_ms, verify_ms, error, undo_seconds, undo_until, undo_asked, source_pin, decided_epoch, is_open,
+        started_at, finished_at, tidied_at
+    FROM moves WHERE tidied_at IS NULL ORDER BY id LIMIT 20
+) UNION ALL (
+    SELECT id, store_id, from_shard, to_shard, route, state, step, attempt, rows_total, rows_copied, lag_bytes,
+        write_pause_ms, verify_ms, error, undo_seconds, undo_until, undo_asked, source_pin, decided_epoch, is_open,
+        started_at, finished_at, tidied_at
+    FROM moves WHERE tidied_at IS NOT NULL ORDER BY id DESC LIMIT 5
+);

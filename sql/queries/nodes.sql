@@ -27,3 +27,10 @@ SELECT await_replay(%(wanted)s, %(patience_ms)s);
 -- returns: one
 -- The positions at which the timelines before this one were left, as PostgreSQL's own file says it.
 SELECT timeline_history(%(timeline)s);
+
+-- name: list_rejoining_nodes
+-- role: primary
+-- returns: many
+-- Nodes that are being rewound or copied anew from this primary, by the name of the connection that does it: what the
+-- embedded cluster calls it, and whoever else wants it to be seen.
+SELECT DISTINCT substr(application_name, 8) FROM pg_stat_activity WHERE application_name LIKE 'rejoin %%';

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
 import psutil
+import requests
 
 from tests.acceptance.test_ops import counted, get
 from tests.cluster_fixtures import Service
-from tests.shop import eventually
+from tests.shop import Shop, eventually
 
 
 def workers(service: Service) -> set[int]:
@@ -31,5 +37,81 @@ def test_a_replaced_worker_takes_no_request_back_and_leaves_no_connection_behind
     psutil.Process(dead).kill()
     eventually(lambda: len(workers(service) - before) == 1)
     # Its gauges are gone: the new one's connections come in the place of its own, not on top of them.
-    assert not list((service.settings.var / "metrics").glob(f"gauge_*_{dead}.db"))
     eventually(lambda: figures() == (20, full))
+
+
+# What each worker has: one for each kind of metric, and of each way to put gauges together.
+FILES = ("counter", "histogram", "gauge_livesum", "gauge_livemin", "gauge_livemax", "gauge_livemostrecent")
+
+
+class Crowd(threading.Thread):
+    """Asks without a pause, over its own connection. `answered` is what it read whole, `lost` what it did not."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self.answered = self.lost = 0
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        http = requests.Session()
+        http.trust_env = False
+        while not self.done.is_set():
+            try:
+                self.answered += http.get(self._url, timeout=30).status_code == 200
+            except requests.RequestException:
+                self.lost += 1
+
+
+def test_totals_are_right_after_ten_workers_were_killed_and_replaced(service: Service) -> None:
+    folder = service.settings.var / "metrics"
+    shop = Shop.create(service)
+    labels = {"method": "GET", "route": "/v1/stores/{store_id}/products"}
+    totals: list[float] = []
+
+    def look() -> str:
+        """The figures; whoever is asked may be the one that is killed."""
+        while True:
+            with suppress(requests.ConnectionError):
+                answer = requests.get(f"{service.base_url}/metrics", timeout=30)
+                assert answer.status_code == 200, answer.text
+                totals.append(counted(answer.text, "http_requests_total", **labels))
+                return answer.text
+
+    def is_replaced(before: set[int]) -> bool:
+        return len(workers(service) - before) == 1
+
+    def is_whole() -> bool:
+        return counted(look(), "workers") == service.settings.workers
+
+    crowd = [Crowd(f"{service.base_url}{shop.path}/products") for _ in range(4)]
+    for one in crowd:
+        one.start()
+    eventually(lambda: sum(one.answered for one in crowd) > 100)
+    eventually(lambda: len(sizes(folder)) == len(FILES) * service.settings.workers)
+    files = sizes(folder)
+
+    for number in range(10):
+        before = workers(service)
+        # The oldest serves; the newest may just be starting, and making its files.
+        victim = (min if number % 2 else max)(before, key=lambda pid: psutil.Process(pid).create_time())
+        psutil.Process(victim).kill()
+        eventually(partial(is_replaced, before))
+        look()
+        if number % 2:
+            eventually(is_whole)
+
+    eventually(is_whole)
+    for one in crowd:
+        one.done.set()
+    for one in crowd:
+        one.join(60)
+    answered, lost = (sum(getattr(one, name) for one in crowd) for name in ("answered", "lost"))
+    look()
+    assert totals == sorted(totals)
+    assert answered <= totals[-1] <= answered + lost
+    eventually(lambda: sizes(folder) == files)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.iterdir()}

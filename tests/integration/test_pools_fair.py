@@ -40,8 +40,14 @@ def opened(databases: Databases) -> Iterator[Open]:
         yield open_pool
 
 
+@pytest.fixture(autouse=True)
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever used the pool, it is not long ago: however long a busy machine lets a test wait in between."""
+    monkeypatch.setattr("pools.supply.OTHERS_SECONDS", 3600.0)
+
+
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(together: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever used the pool, it is long ago."""
     monkeypatch.setattr("pools.supply.OTHERS_SECONDS", -1.0)
 
