@@ -27,7 +27,7 @@ export function troubles(live, rates) {
     found.push({ key: "refused", kind: "refused", level: "info", text: "The rate limiter refuses requests" });
   }
   for (const move of live.moves) {
-    if (move.error !== null && live.at - (move.finished_at ?? live.at) < FAILED_MOVE_SECONDS) {
+    if (move.state === "failed" && live.at - (move.finished_at ?? live.at) < FAILED_MOVE_SECONDS) {
       const text = `A move from ${move.from_shard} to ${move.to_shard} failed`;
       found.push({ key: `move ${move.id ?? move.started_at}`, kind: "move", level: "warning", text });
     }
