@@ -48,9 +48,10 @@ export class Chart2Minutes {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {Array<{name: string, colour: string}>} series colours as the style sheet names them
-   * @param {{stacked: boolean, format: function(number): string}} settings `stacked`: as areas upon each other
+   * @param {{stacked: boolean, format: function(number): string, atLeast: number}} settings `stacked`: as areas upon
+   *   each other; `atLeast`: what the axis reaches whatever the values are
    */
-  constructor(canvas, series, { stacked, format }) {
+  constructor(canvas, series, { stacked, format, atLeast }) {
     this.#series = series;
     this.#chart = new Chart(canvas, {
       type: "line",
@@ -62,7 +63,7 @@ export class Chart2Minutes {
           borderDash: stacked ? [] : DASHES[index % DASHES.length],
         })),
       },
-      options: options(stacked, format),
+      options: options(stacked, format, atLeast),
       plugins: [marker],
     });
     this.#paint();
@@ -112,7 +113,7 @@ export class Chart2Minutes {
   }
 }
 
-function options(stacked, format) {
+function options(stacked, format, atLeast) {
   return {
     animation: false,
     events: [], // nothing to point at: a redraw for each move of the mouse costs more than it tells
@@ -128,7 +129,7 @@ function options(stacked, format) {
         ticks: { stepSize: 30, maxRotation: 0, padding: 6, callback: (value) => (value === 0 ? "now" : `${value} s`) },
       },
       y: {
-        stacked, beginAtZero: true, suggestedMax: stacked ? 1 : 0.001, border: { display: false }, grid: { drawTicks: false },
+        stacked, beginAtZero: true, suggestedMax: atLeast, border: { display: false }, grid: { drawTicks: false },
         // A width of its own: the chart must not shift when a figure becomes longer.
         afterFit: (scale) => (scale.width = 62),
         ticks: { maxTicksLimit: 5, padding: 6, callback: (value) => format(value) },

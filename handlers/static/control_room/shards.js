@@ -67,7 +67,8 @@ function makeNode({ node }) {
     setSign(mark, now.state);
     setText(word, name);
     // Where the state says it already, the role beside it would only be said twice.
-    setText(role, now.role === now.state ? "" : now.role === "unknown" ? "role unknown" : `role: ${now.role}`);
+    const known = now.role === now.state ? "" : now.role === "unknown" ? "role unknown" : `role: ${now.role}`;
+    setText(role, [known, held(now, context.at)].filter(Boolean).join(" · "));
     const promoted = isPromoted(now, context);
     tile.classList.toggle("promoted", promoted);
     setText(means, meaning(now, shard, context, promoted));
@@ -114,12 +115,16 @@ function isPromoted(node, { at, startedAt }) {
 }
 
 function meaning(node, shard, { at, flags }, promoted) {
-  const held = node.since === null ? "" : at - node.since < 3600
-    ? ` · for ${duration(at - node.since)}` : ` · since ${clock(node.since)}`;
   if (promoted) return `promoted ${duration(at - node.since)} ago: takes every write`;
-  if (node.state === "replica" && !flags.read_replicas) return `in step; reads are off by the flag${held}`;
+  if (node.state === "replica" && !flags.read_replicas) return `in step; reads are off by the flag`;
   if (node.state === "other-history" && node.timeline !== null && shard.timeline !== null && node.timeline !== shard.timeline) {
-    return `ejected: on timeline ${node.timeline}, its shard on ${shard.timeline}${held}`;
+    return `ejected: on timeline ${node.timeline}, its shard on ${shard.timeline}`;
   }
-  return `${stateOf(node).means}${held}`;
+  return stateOf(node).means;
+}
+
+/** Since when a node has been as it is. */
+function held({ since }, at) {
+  if (since === null) return "";
+  return at - since < 3600 ? `for ${duration(at - since)}` : `since ${clock(since)}`;
 }
