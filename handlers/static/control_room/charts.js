@@ -24,16 +24,17 @@ const marker = {
     ctx.strokeStyle = ctx.fillStyle = colour("mark");
     ctx.font = `11px ${Chart.defaults.font.family}`;
     ctx.setLineDash([3, 3]);
-    for (const { at, text } of marks) {
+    marks.forEach(({ at, text }, index) => {
       const place = x.getPixelForValue(at - now);
-      if (place < left || place > right) continue;
+      if (place < left || place > right) return;
       ctx.beginPath();
       ctx.moveTo(place, top);
       ctx.lineTo(place, bottom);
       ctx.stroke();
       ctx.textAlign = place > (left + right) / 2 ? "right" : "left";
-      ctx.fillText(text, place + (ctx.textAlign === "left" ? 4 : -4), top + 10);
-    }
+      // One under the other: flags are turned in quick succession.
+      ctx.fillText(text, place + (ctx.textAlign === "left" ? 4 : -4), top + 10 + 13 * (index % 4));
+    });
     ctx.restore();
   },
 };

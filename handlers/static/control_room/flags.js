@@ -9,6 +9,8 @@ const MEANS = {
   rate_limit: "Who asks too often is refused with 429.",
   distributed_locks: "One quorum of lock servers orders checkouts.",
 };
+const ORDER = Object.keys(MEANS);
+const place = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 // Workers hear of a change within a second of each other: until then, an answer of the old state is an old answer.
 const HELD_MS = 2500;
 
@@ -44,9 +46,11 @@ export class Flags {
   }
 
   #draw() {
-    const rows = Object.entries(this.#shown).map(([name, enabled]) => ({
+    // In the order of the request's path, then those that this page does not know.
+    const names = Object.keys(this.#shown).sort((one, other) => place(one) - place(other));
+    const rows = names.map((name) => ({
       name,
-      enabled,
+      enabled: this.#shown[name],
       allowed: this.#operator.signedIn,
       busy: this.#busy.has(name),
       message: this.#messages.get(name) ?? "",

@@ -27,7 +27,7 @@ export function troubles(live, rates) {
     found.push({ key: "refused", kind: "refused", level: "info", text: "The rate limiter refuses requests" });
   }
   for (const move of live.moves) {
-    if (move.error !== null && live.at - (move.finished_at ?? live.at) < FAILED_MOVE_SECONDS) {
+    if (move.state === "failed" && live.at - (move.finished_at ?? live.at) < FAILED_MOVE_SECONDS) {
       const text = `A move from ${move.from_shard} to ${move.to_shard} failed`;
       found.push({ key: `move ${move.id ?? move.started_at}`, kind: "move", level: "warning", text });
     }
@@ -111,14 +111,15 @@ export class Headline {
     if (lost) {
       // The seconds stand outside the live region: they are not to be read out one by one.
       this.#say("error", "Connection to the service lost");
-      setText(this.#note, never ? reason : `${reason}; figures are from ${duration(this.#live.ageSeconds)} ago`);
+      setText(this.#note, never ? `· ${reason}` : `· ${reason}; figures are from ${duration(this.#live.ageSeconds)} ago`);
       return;
     }
-    const [worst] = this.#found;
+    // What is only worth knowing is no trouble: it stands beneath, and all is well.
+    const [worst] = this.#found.filter(({ level }) => level !== "info");
     this.#say(worst?.level ?? "good", worst?.text ?? "All is well");
-    const others = this.#found.length - 1;
-    setText(this.#note, others > 0 ? `and ${others} more` : "");
-    keep(this.#more, this.#found.slice(1), ({ key }) => key, makeTrouble);
+    const others = this.#found.filter(({ level }) => level !== "info").length - 1;
+    setText(this.#note, others > 0 ? `· and ${others} more` : "");
+    keep(this.#more, this.#found.filter((each) => each !== worst), ({ key }) => key, makeTrouble);
   }
 
   #say(level, text) {

@@ -10,11 +10,13 @@ const FAILURES_ALLOWED = 1;
 const KEPT_LOOKS = 4;
 // Looks this far apart are no neighbours: the page was hidden, or the connection lost.
 const GAP_SECONDS = 5;
+// Nor are looks so near to each other, as after a hurry: rates over a moment leap.
+const APART_SECONDS = 0.5;
 
 /**
  * @typedef {Object} Frame what the parts of the page are updated with
  * @property {Object} live the newest answer
- * @property {?Object} before the answer before it; null where there is none to compare with
+ * @property {?Object} before the answer half a second before it or more; null where there is none to compare with
  * @property {?Object} earlier one of some 3 s ago, or as near to it as there is
  * @property {boolean} gap whether lines should be broken here
  */
@@ -110,7 +112,9 @@ export class Live extends EventTarget {
     }
     const gap = anew || (before !== null && live.at - before.at > GAP_SECONDS);
     if (gap) this.#looks = before === null ? [] : [before];
-    const [earlier = null] = this.#looks;
+    const apart = this.#looks.filter(({ at }) => live.at - at >= APART_SECONDS);
+    const [earlier = null] = apart;
+    before = apart.at(-1) ?? null;
     this.#looks = [...this.#looks, live].slice(-KEPT_LOOKS);
     // This answer left out what the old service had numbered as high: the next one has all.
     this.#after = anew ? 0 : live.events.reduce((last, event) => Math.max(last, event.id), this.#after);

@@ -40,21 +40,24 @@ export class Operator extends EventTarget {
    */
   async ask(method, path, body) {
     const answer = await request(method, path, this.headers(), body);
-    if (answer.status === 401) this.#forget("The token is no longer the operator's.");
+    if (answer.status === 401) {
+      this.#forget("");
+      this.#say("The token is no longer the operator's.", "error");
+    }
     return answer;
   }
 
   async #signIn(token) {
     if (!/^[\x21-\x7e]+$/.test(token)) {
-      setText(this.#message, "A token is letters and digits, without spaces.");
+      this.#say("A token is letters, digits and signs, without spaces.", "error");
       this.#field.focus();
       return;
     }
-    setText(this.#message, "Asking the service …");
+    this.#say("Asking the service …", "good");
     const headers = { Authorization: `Bearer ${token}` };
     const { ok, status, detail } = await request("GET", "/v1/admin/flags", headers);
     if (!ok) {
-      setText(this.#message, [401, 403].includes(status) ? "This is not the operator's token." : detail);
+      this.#say([401, 403].includes(status) ? "This is not the operator's token." : detail, "error");
       this.#field.select();
       this.#field.focus();
       return;
@@ -73,9 +76,14 @@ export class Operator extends EventTarget {
 
   #changed(message) {
     this.#field.value = "";
-    setText(this.#message, message);
+    this.#say(message, "good");
     this.#draw();
     this.dispatchEvent(new Event("change"));
+  }
+
+  #say(message, level) {
+    this.#message.dataset.level = level;
+    setText(this.#message, message);
   }
 
   #draw() {

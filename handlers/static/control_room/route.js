@@ -10,9 +10,10 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
  * A route in words.
  * @param {Object} route an answer of `/live/route/{store_id}`
  * @param {number} partitions how many the ring has
+ * @param {boolean} signedIn whether the operator asked: only then whether the store exists is told
  * @returns {Array<string>} sentences
  */
-export function routeInWords({ partition, shard, reason, epoch, exists, owner }, partitions) {
+export function routeInWords({ partition, shard, reason, epoch, exists, owner }, partitions, signedIn) {
   const where = `Partition ${count(partition)} of ${count(partitions)}`;
   const would = owner === shard ? "the ring would give it there as well" : `the ring would give it to ${owner}`;
   const why = {
@@ -24,7 +25,7 @@ export function routeInWords({ partition, shard, reason, epoch, exists, owner },
   const known = {
     true: "The store exists.",
     false: "No store has this id; one that had it would live there.",
-    null: `Whether the store exists is not known: ${shard} does not answer.`,
+    null: signedIn ? `Whether the store exists is not known: ${shard} does not answer.` : "Whether there is such a store is told to the operator.",
   };
   return [why[reason] ?? `On ${shard} (${reason}). ${where}: ${would}.`, `${known[exists]} Epoch ${count(epoch)}.`];
 }
@@ -59,7 +60,7 @@ export class Route {
     byId("route-pin").addEventListener("click", () => this.#pin());
     byId("route-unpin").addEventListener("click", () => this.#unpin());
     byId("route-move").addEventListener("click", () => this.#move());
-    operator.addEventListener("change", () => this.#draw());
+    operator.addEventListener("change", () => (this.#route === null ? this.#draw() : this.#find(this.#route.store_id)));
   }
 
   /** Asks again where the map has changed. @param {import("./live.js").Frame} frame */
@@ -83,7 +84,7 @@ export class Route {
 
   #draw(problem = "") {
     const route = this.#route;
-    setText(this.#answer, route === null ? problem : routeInWords(route, this.#ring.partitions).join(" "));
+    setText(this.#answer, route === null ? problem : routeInWords(route, this.#ring.partitions, this.#operator.signedIn).join(" "));
     show(this.#actions, route !== null && route.exists !== false && this.#operator.signedIn);
     this.#ring.mark(route === null ? null : route.partition);
     if (route === null) return;
@@ -111,6 +112,7 @@ export class Route {
   async #do(question, consequence, action, method, path, body) {
     const { store_id: id } = this.#route;
     if (!(await confirmed(question, `Store ${id}. ${consequence}`, action))) return;
+    this.#outcome.dataset.level = "good";
     setText(this.#outcome, "Asking the service …");
     const answer = await this.#operator.ask(method, path, body);
     this.#outcome.dataset.level = answer.ok ? "good" : "error";

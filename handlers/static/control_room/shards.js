@@ -118,7 +118,7 @@ function meaning(node, shard, { at, flags }, promoted) {
     ? ` · for ${duration(at - node.since)}` : ` · since ${clock(node.since)}`;
   if (promoted) return `promoted ${duration(at - node.since)} ago: takes every write`;
   if (node.state === "replica" && !flags.read_replicas) return `in step; reads are off by the flag${held}`;
-  if (node.state === "other-history" && node.timeline !== null && shard.timeline !== null) {
+  if (node.state === "other-history" && node.timeline !== null && shard.timeline !== null && node.timeline !== shard.timeline) {
     return `ejected: on timeline ${node.timeline}, its shard on ${shard.timeline}${held}`;
   }
   return `${stateOf(node).means}${held}`;

@@ -22,9 +22,10 @@ export class Sparkline {
     this.node.append(this.#line);
   }
 
-  /** A value more; null, which is not known, leaves a gap at its end and is drawn as the one before. */
+  /** A value more; null, which is not known, is drawn as the one before. */
   add(value) {
-    this.#values.push(value ?? this.#values.at(-1) ?? 0);
+    if (value === null && this.#values.length === 0) return;
+    this.#values.push(value ?? this.#values.at(-1));
     if (this.#values.length > POINTS) this.#values.shift();
     const most = Math.max(...this.#values, 1);
     const first = POINTS - this.#values.length;
@@ -35,5 +36,6 @@ export class Sparkline {
 
   clear() {
     this.#values = [];
+    setAttribute(this.#line, "points", "");
   }
 }
