@@ -11,7 +11,7 @@ import requests
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cluster_fixtures import Service
+from tests.cluster_fixtures import ROOT, Service
 
 # The contract's tables, section 2, 4 (what stands so far) and 5.
 CONTRACT = """
@@ -181,7 +181,38 @@ def test_the_documentation_is_cached_for_ever_and_travels_compressed(market: Ser
     assert plain.content == answer.content
 
 
-def test_the_page_says_what_runs_here(market: Service) -> None:
+def test_the_control_room_opens_without_asking_any_server_and_leads_on(market: Service) -> None:
     text = get(market, "/").text
-    for word in ("shard-0", "shard-1", "shard-0-a", "primary", "/docs", "/openapi.json", "/metrics"):
-        assert word in text
+    assert "Control room" in text
+    assert "<noscript>" in text
+    for path in ("/docs", "/openapi.json", "/metrics", "/readyz"):
+        assert f'href="{path}"' in text
+
+
+def test_the_files_of_the_control_room_have_one_version(market: Service) -> None:
+    paths = set(re.findall(r'"(/control-room/\w+)/[\w.-]+"', get(market, "/").text))
+    (path,) = paths
+    for name, media_type in (
+        ("main.js", "text/javascript"),
+        ("1-theme.css", "text/css"),
+        ("Chart.bundle.js", "text/javascript"),
+    ):
+        answer = get(market, f"{path}/{name}", **{"Accept-Encoding": "gzip"})
+        assert answer.headers["Content-Type"] == f"{media_type}; charset=utf-8"
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    for other in (f"{path}/config.py", f"{path}/..%2f..%2fops.py", "/control-room/0000/main.js"):
+        assert get(market, other).status_code == 404
+
+
+def test_no_file_of_the_control_room_makes_markup_of_data() -> None:
+    """What is not there cannot be used wrongly: data becomes text and attributes only."""
+    files = sorted((ROOT / "handlers" / "static" / "control_room").glob("*.js"))
+    assert files
+    sinks = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|localStorage|console\."
+    )
+    assert {
+        path.name: sinks.findall(path.read_text()) for path in files if sinks.search(path.read_text())
+    } == {}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import psutil
 import pytest
+from playwright.sync_api import Locator
 
 from devcluster.cluster import Cluster
 from tests.browser.conftest import OpenPage, Room
@@ -53,12 +55,6 @@ def load(shop: Shop) -> Iterator[None]:
         thread.join()
 
 
-def number(text: str) -> float:
-    """The first number of a text; nothing known is 0."""
-    first = text.split()[0].removesuffix("/s").replace(",", "") if text.split() else "–"
-    return 0.0 if first == "–" else float(first)
-
-
 def test_every_node_is_shown_with_its_role(room: Room, cluster: Cluster) -> None:
     for node in cluster.topology.nodes():
         tile = room.text(f"[data-node={node.name}]")
@@ -68,13 +64,10 @@ def test_every_node_is_shown_with_its_role(room: Room, cluster: Cluster) -> None
 
 
 def test_figures_move_within_two_seconds_under_load(room: Room, shops: dict[str, Shop]) -> None:
-    room.until(lambda: number(room.text("#top-requests")) == 0, "nobody asks")
+    room.until(lambda: room.text("#top-requests") == "0", "nobody asks")
     with load(shops["shard-0"]):
         before = room.polls
-        room.until(
-            lambda: number(room.text("#top-requests")) > 0 and number(room.text("#reads")[:0] or "1") > 0,
-            "requests are shown",
-        )
+        room.until(lambda: room.text("#top-requests") != "0", "requests are shown")
         assert room.polls - before <= TWO_SECONDS_OF_POLLS
         room.until(lambda: "ms" in room.text("#top-p95"), "their latency is")
         room.until(lambda: "0/s" not in room.text("#legend-requests div:first-child dd"), "and their kind")
@@ -89,16 +82,23 @@ def test_a_flag_that_is_turned_on_the_page_is_in_force(room: Room, service: Serv
     for wanted in (not before, before):
         switch.focus()
         room.page.keyboard.press("Space")
-        room.until(
-            lambda w=wanted: switch.get_attribute("aria-checked") == str(w).lower(), "the switch turns"
-        )  # type: ignore[misc]
-        eventually(
-            lambda w=wanted: all(  # type: ignore[misc]
-                ok(operator(service).get("/v1/admin/flags"))["redis_cache"] is w for _ in range(8)
-            )
-        )
-        word = "on" if wanted else "off"
-        room.until(lambda w=word: f"redis_cache switched {w}" in room.text("#event-list"), "the log says so")  # type: ignore[misc]
+        room.until(partial(is_turned, switch, wanted), "the switch turns")
+        eventually(partial(is_in_force, service, wanted))
+        line = f"redis_cache switched {'on' if wanted else 'off'}"
+        room.until(partial(says, room, line), "the log says so")
+
+
+def is_turned(switch: Locator, enabled: bool) -> bool:
+    return switch.get_attribute("aria-checked") == str(enabled).lower()
+
+
+def is_in_force(service: Service, enabled: bool) -> bool:
+    """On every worker: each question has a connection of its own."""
+    return all(ok(operator(service).get("/v1/admin/flags"))["redis_cache"] is enabled for _ in range(8))
+
+
+def says(room: Room, line: str) -> bool:
+    return line in room.text("#event-list")
 
 
 def test_a_flag_that_is_refused_says_why_and_stays(
@@ -145,11 +145,11 @@ def test_a_store_is_found_pinned_and_unpinned(room: Room, service: Service, shop
     room.page.click("#route-pin")
     room.page.click("#confirm-yes")
     room.until(lambda: "Pinned to shard-1" in room.text("#route-answer"), "the pin is shown")
-    assert route(service, shop) == "pin"
+    eventually(lambda: route(service, shop) == "pin")
     room.page.click("#route-unpin")
     room.page.click("#confirm-yes")
     room.until(lambda: "the ring gives it" in room.text("#route-answer"), "so is its end")
-    assert route(service, shop) == "ring"
+    eventually(lambda: route(service, shop) == "ring")
 
 
 def route(service: Service, shop: Shop) -> str:

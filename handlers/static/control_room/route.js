@@ -41,7 +41,7 @@ export class Route {
   #operator;
   #done;
   #route = null;
-  #epoch = null;
+  #sharding = null;
 
   /**
    * @param {import("./ring.js").Ring} ring
@@ -66,8 +66,10 @@ export class Route {
   /** Asks again where the map has changed. @param {import("./live.js").Frame} frame */
   update({ live }) {
     offerShards(this.#shard, live.shards.map((shard) => shard.name));
-    if (this.#route !== null && this.#epoch !== live.epoch) this.#find(this.#route.store_id);
-    this.#epoch = live.epoch;
+    // A worker that had not heard of the newest map may have answered; the flag needs no new map.
+    const old = this.#route !== null && (this.#route.epoch < live.epoch || this.#sharding !== live.flags.sharding);
+    this.#sharding = live.flags.sharding;
+    if (old) this.#find(this.#route.store_id);
   }
 
   async #find(id) {
