@@ -18,7 +18,7 @@ WHERE slot_type = 'logical'
 ORDER BY slot_name;
 
 -- 3. Publications: whose rows go out. Bad: one without a slot of its name in (2), and no row in (1).
-SELECT p.pubname AS publication, count(t.tablename) AS tables, min(t.rowfilter) AS rows_that_go
+SELECT p.pubname AS publication, count(t.tablename) AS tables, min(t.rowfilter) FILTER (WHERE t.tablename = 'products') AS rows_that_go
 FROM pg_publication AS p
 LEFT JOIN pg_publication_tables AS t USING (pubname)
 GROUP BY p.pubname
