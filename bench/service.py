@@ -30,7 +30,7 @@ class Service:
 
 @contextmanager
 def service(
-    var: Path, *, application: str = "app:create_app()", root: Path = ROOT, **settings: str
+    var: Path, *, application: str = "app:create_app()", root: str = str(ROOT), **settings: str
 ) -> Iterator[Service]:
     """Until the block ends. `root`: the tree whose service it is. `settings` are environment variables."""
     port = free_port()

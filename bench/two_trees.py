@@ -1,8 +1,8 @@
 """What this tree's service costs a request beside another tree's: processor time of the worker.
 
-    git worktree add /tmp/before COMMIT
+    git worktree add ../before COMMIT
     make up                                            # in another terminal
-    .venv/bin/python -m bench.two_trees /tmp/before    # prints a table in Markdown
+    .venv/bin/python -m bench.two_trees ../before    # prints a table in Markdown
 
 Two services of one worker before the running servers, asked in turns, a block of requests each, as `bench/load_cost.py`
 does; the difference of each pair of blocks is taken. Both are run by this tree's Python.
@@ -34,7 +34,7 @@ def main() -> None:
         sides = [
             Side(served.address, served.pid)
             for served in (
-                opened.enter_context(service(servers.var, root=root, WORKERS="1"))
+                opened.enter_context(service(servers.var, root=str(root), WORKERS="1"))
                 for root in (ROOT, arguments.before.resolve())
             )
         ]
