@@ -288,6 +288,11 @@ def when_ready(server: Any) -> None:
     server.stop = stop_listening_first
 
 
+def pre_exec(server: Any) -> None:
+    """In a copy of the parent, about to become the next parent: with the environment that this one was started with."""
+    server.cfg.env_orig[FIRST_NUMBER] = os.environ[FIRST_NUMBER]
+
+
 def pre_fork(server: Any, worker: MarketplaceWorker) -> None:
     """In the parent: the lowest number no living worker has, so that a replaced worker's name comes back.
 

@@ -15,7 +15,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -52,6 +53,8 @@ _CREDENTIAL = re.compile(
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _requests: FilteringBoundLogger = structlog.get_logger("http")
 _slow_request_seconds = 0.5
+# Of a request that tried again and again, the latest: a line stays one that a person reads.
+STATEMENTS_TOLD = 20
 
 
 def configure(settings: Settings) -> None:
@@ -96,26 +99,44 @@ def access(
     status: int,
     seconds: float,
     *,
-    shard: str | None,
-    node: str | None,
+    store: str | None = None,
+    shard: str | None = None,
+    node: str | None = None,
+    spent: Mapping[str, float] = MappingProxyType({}),
+    sent: Sequence[tuple[str, str, float]] = (),
 ) -> None:
-    """Write a request's one line. `path` comes without its query string, which may hold anything."""
-    if status >= 500:  # noqa: PLR2004
-        write = _requests.error
-    elif seconds >= _slow_request_seconds:
-        write = _requests.warning
-    else:
-        write = _requests.info
+    """Write a request's one line. `path` comes without its query string, which may hold anything.
+
+    `spent`: seconds by the names of `Server-Timing`. `sent`: what was asked of PostgreSQL, as (query's name, node,
+    seconds); it stands in the lines of those that were slow or failed.
+    """
+    failed, slow = status >= 500, seconds >= _slow_request_seconds  # noqa: PLR2004
+    write = _requests.error if failed else _requests.warning if slow else _requests.info
+    more = {}
+    if sent and (slow or failed):
+        more["statements"] = [
+            {"name": name, "node": server, "ms": _milliseconds(took)}
+            for name, server, took in sent[-STATEMENTS_TOLD:]
+        ]
     write(
         "request",
         method=method,
         path=path,
         route=route,
         status=status,
-        duration_ms=round(seconds * 1000, 2),
+        duration_ms=_milliseconds(seconds),
+        store=store,
         shard=shard,
         node=node,
+        pool_ms=_milliseconds(spent.get("pool")),
+        db_ms=_milliseconds(spent.get("db")),
+        cache_ms=_milliseconds(spent.get("cache")),
+        **more,
     )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 2)
 
 
 def _strike_out(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

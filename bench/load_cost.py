@@ -157,16 +157,16 @@ def requests(servers: Servers, count: int, pairs: int) -> str:
         ]
         store = open_store(sides[0].wire, servers.operator)
         servers.await_whole(store.shard)
-        rows = [_row(kind, store, sides, count, pairs) for kind in _kinds()]
+        rows = [compare(kind, store, sides, count, pairs) for kind in kinds()]
     return table(["request", "with, CPU ms", "without", "median difference", "its quartiles"], rows)
 
 
-def _kinds() -> Iterator[Kind]:
+def kinds() -> Iterator[Kind]:
     """Without a cache, there is one kind of list."""
     return (kind for kind in KINDS if kind.x_cache != "miss")
 
 
-def _row(kind: Kind, store: Store, sides: list[Side], count: int, pairs: int) -> tuple[str, ...]:
+def compare(kind: Kind, store: Store, sides: list[Side], count: int, pairs: int) -> tuple[str, ...]:
     for side in sides:
         side.block(kind, store, count)
     blocks: list[tuple[float, float]] = []

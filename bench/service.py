@@ -29,8 +29,10 @@ class Service:
 
 
 @contextmanager
-def service(var: Path, *, application: str = "app:create_app()", **settings: str) -> Iterator[Service]:
-    """Until the block ends. `settings` are environment variables."""
+def service(
+    var: Path, *, application: str = "app:create_app()", root: str = str(ROOT), **settings: str
+) -> Iterator[Service]:
+    """Until the block ends. `root`: the tree whose service it is. `settings` are environment variables."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -38,7 +40,7 @@ def service(var: Path, *, application: str = "app:create_app()", **settings: str
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application]
         with log.open("w") as output:
             environment = {**os.environ, **own, **settings}
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+            process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
         try:
             address = f"{HOST}:{port}"
             wait_for(lambda: process.poll() is not None or _is_ready(address), "the service is ready")

@@ -27,6 +27,7 @@ environment variables:
   POSTGRES_BIN    folder of your own PostgreSQL's programs, 16 or newer (the package's)
   REDIS_SERVER    path of your own valkey-server or redis-server (the package's)
   CLUSTER_USER    who the servers run as when root starts them (postgres, else nobody)
+  NO_COLOR        anything: no colours in the prompt of psql
 """
 _LAST_PORT = 65535
 

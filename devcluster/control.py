@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from devcluster import growth, lineage, programs, removal, shutdown
+from devcluster import growth, removal, shutdown
 from devcluster.account import server_account
-from devcluster.bootstrap import SHARD_DATABASE
 from devcluster.cluster import Cluster
 from devcluster.errors import ClusterError
 from devcluster.layout import Layout
-from devcluster.postgres import ADMINISTRATOR
 from devcluster.processes import Launcher, start_mark
-from devcluster.topology import HOST
+from devcluster.psql import become_psql
 
 # The service's grace, the servers', and some.
 _STOP_SECONDS = 90.0
@@ -110,31 +107,8 @@ def described(layout: Layout) -> list[dict[str, Any]]:
 
 
 def psql(layout: Layout, name: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Become psql on a node, as administrator. The password goes by the environment: no `ps` shows it."""
-    ports = {each["name"]: str(each["port"]) for each in described(layout) if each["kind"] == "postgres"}
-    primaries = sorted({f"{node.rpartition('-')[0]}-primary" for node in ports})
-    target = {}
-    if name in primaries:
-        shard = name.removesuffix("-primary")
-        # By what lies on disk: a primary from before a failover would also say that it accepts writes.
-        siblings = {node: layout.server(node) for node in ports if node.rpartition("-")[0] == shard}
-        name = lineage.primary(shard, siblings)
-        target = {"PGTARGETSESSIONATTRS": "read-write"}
-    if name not in ports:
-        raise ClusterError(f"there is no node {name}: NODE is one of {', '.join([*primaries, *ports])}")
-    connection = {
-        "PGHOST": HOST,
-        "PGPORT": ports[name],
-        "PGUSER": ADMINISTRATOR,
-        "PGDATABASE": SHARD_DATABASE,
-        "PGPASSWORD": json.loads(layout.secrets.read_text())[ADMINISTRATOR],
-        "PGAPPNAME": "make psql",
-        "PGCONNECT_TIMEOUT": "5",
-    }
-    inherited = {key: value for key, value in environ.items() if not key.startswith("PG")}
-    program = programs.postgres_folder(environ) / "psql"
-    sys.stdout.flush()
-    os.execve(program, [str(program), *arguments], {**inherited, **connection, **target})  # noqa: S606
+    """Become psql on a node of the cluster that runs."""
+    become_psql(layout, described(layout), name, arguments, environ)
 
 
 def _ask_to_stop(supervisor: int) -> None:

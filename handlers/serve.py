@@ -182,10 +182,19 @@ def _finish(response: Response) -> Response:
         route,
         response.status_code,
         seconds,
+        store=_store_in_path(),
         shard=shard,
         node=", ".join(scope.served_by) if scope is not None and scope.served_by else None,
+        spent=scope.seconds if scope is not None else {},
+        sent=scope.sent if scope is not None else (),
     )
     return response
+
+
+def _store_in_path() -> str | None:
+    """The store that the request is about, in the one spelling that a log is searched for."""
+    given = (request.view_args or {}).get("store_id")
+    return given.lower() if given and _CANONICAL_UUID.fullmatch(given) else None
 
 
 def _tell(scope: Scope, response: Response) -> None:

@@ -99,7 +99,8 @@ def _join_once(router: Router, carts: Carts, scope: Scope, guest: Credential, cu
     version = {"cart_version": offered.version}
     if router.read(scope, guest.store_id, IS_CART_CHECKED_OUT, version)[0]:
         # Ordered already, by a checkout that could not empty it.
-        carts.clear(ours, offered.version)
+        with scope.timed("cache"):
+            carts.clear(ours, offered.version)
         return True
     with scope.timed("cache"):
         joined = carts.join(theirs, offered, kept_seconds)

@@ -126,7 +126,11 @@ def _locked(locks: Locks, scope: Scope, names: Sequence[str]) -> Iterator[Lease 
                 lease = stack.enter_context(locks.hold(names))
         except LockTakenError:
             raise _in_progress() from None
-        yield lease
+        try:
+            yield lease
+        finally:
+            with scope.timed("lock"):
+                stack.close()
 
 
 def place_once(
@@ -175,11 +179,11 @@ def place_once(
         raise cart_error
     if outcome == "checked-out" and cart is not None:
         # Its first checkout could not clear it, or is about to.
-        _clear_checked_out(carts, buyer, cart.version)
+        _clear_checked_out(carts, scope, buyer, cart.version)
     if outcome not in PLACED:
         raise _refusal(outcome, short)
     if cart_version is not None:
-        _clear_checked_out(carts, buyer, cart_version)
+        _clear_checked_out(carts, scope, buyer, cart_version)
     return PlacedOrder(placed_id, document, outcome == "replayed")
 
 
@@ -270,9 +274,9 @@ def _place(
     return row
 
 
-def _clear_checked_out(carts: Carts, buyer: Credential, version: str) -> None:
+def _clear_checked_out(carts: Carts, scope: Scope, buyer: Credential, version: str) -> None:
     # The order stands whatever happens here. A cart that stays is cleared when the request is repeated.
-    with suppress(EphemeralUnavailable, SessionUnmarkedError):
+    with suppress(EphemeralUnavailable, SessionUnmarkedError), scope.timed("cache"):
         carts.clear(cart_key(buyer), version)
 
 

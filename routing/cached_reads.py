@@ -230,9 +230,12 @@ class CachedReads:
     def _join(self, scope: Scope, name: Name, give_up: float) -> Kept | None:
         """What another request of this worker is making or waiting for, if this reader may see it."""
         flight = self._flights.get(name)
-        if flight is not None:
-            scope.settle()
-        if flight is None or not flight.landed.wait(max(0.0, give_up - monotonic())) or flight.made is None:
+        if flight is None:
+            return None
+        scope.settle()
+        with scope.timed("cache"):
+            landed = flight.landed.wait(max(0.0, give_up - monotonic()))
+        if not landed or flight.made is None:
             return None
         kept, stamp = flight.made
         self._router.route(scope, name.store_id)
@@ -255,7 +258,8 @@ class CachedReads:
             while lease is None:
                 if monotonic() >= give_up:
                     return None
-                flight.landed.wait(PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)])
+                with scope.timed("cache"):
+                    flight.landed.wait(PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)])
                 looks += 1
                 looked_at = monotonic()
                 seen = self._look(scope, name)

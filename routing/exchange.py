@@ -12,6 +12,7 @@ from errors import CommitInDoubt, LeaseOver, StaleEpoch, StatementDeadline, Unav
 from pools.connection import ShardConnection
 from pools.pool import NodePool
 from routing.scope import Scope
+from sql.loader import Query
 
 STALE_EPOCH = "SE001"  # raised by fence_store()
 GATE_SHUT = "SE002"  # raised by enter_gate()
@@ -43,12 +44,14 @@ class SwitchingError(Unavailable):
 
 
 @contextmanager
-def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) -> Iterator[ShardConnection]:
-    """A connection of the pool; what can go wrong on it is raised as one of this service's errors."""
+def exchange(
+    scope: Scope, pool: NodePool, shard: str, query: Query, *, writes: bool = False
+) -> Iterator[ShardConnection]:
+    """A connection of the pool, for this query; what can go wrong on it is raised as one of this service's errors."""
     scope.settle()
     scope.statements += 1
     store = scope.route.store_id.int if scope.route is not None else None
-    asked = perf_counter()
+    asked, given = perf_counter(), 0.0
     try:
         with pool.connection(store=store) as connection:
             given = perf_counter()
@@ -57,7 +60,9 @@ def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) 
             try:
                 yield connection
             finally:
-                scope.spent("db", perf_counter() - given)
+                seconds = perf_counter() - given
+                scope.spent("db", seconds)
+                scope.sent.append((query.name, connection.node, seconds))
     except StatementDeadline as error:
         if error.phase == "commit":
             raise _lost(shard, writes=True) from error
@@ -69,17 +74,28 @@ def exchange(scope: Scope, pool: NodePool, shard: str, *, writes: bool = False) 
         # Also where the server says that it is shutting down: it may say so behind the COMMIT.
         raise _lost(shard, writes=writes) from error
     except psycopg.DatabaseError as error:
-        if error.sqlstate == STALE_EPOCH:
-            raise StaleEpoch(str(scope.route)) from error
-        if error.sqlstate == GATE_SHUT:
-            raise GateShutError(f"{shard} takes no writes now.", retry_after_seconds=1) from error
-        if error.sqlstate == SWITCHING:
-            raise SwitchingError("The store is being moved.", retry_after_seconds=1) from error
-        if error.sqlstate == LEASE_OVER:
-            raise LeaseOver(str(scope.route)) from error
-        if error.sqlstate is None:  # not the server's word: libpq says so where the end came inside a flight
-            raise _lost(shard, writes=writes) from error
-        raise
+        refusal = _refusal(error, scope, shard, writes=writes)
+        if refusal is None:
+            raise
+        raise refusal from error
+    finally:
+        if not given:  # it waited in vain
+            scope.spent("pool", perf_counter() - asked)
+
+
+def _refusal(error: psycopg.DatabaseError, scope: Scope, shard: str, *, writes: bool) -> Exception | None:
+    """What the database's own checks mean; None for what is no such answer."""
+    if error.sqlstate == STALE_EPOCH:
+        return StaleEpoch(str(scope.route))
+    if error.sqlstate == GATE_SHUT:
+        return GateShutError(f"{shard} takes no writes now.", retry_after_seconds=1)
+    if error.sqlstate == SWITCHING:
+        return SwitchingError("The store is being moved.", retry_after_seconds=1)
+    if error.sqlstate == LEASE_OVER:
+        return LeaseOver(str(scope.route))
+    if error.sqlstate is None:  # not the server's word: libpq says so where the end came inside a flight
+        return _lost(shard, writes=writes)
+    return None
 
 
 def _lost(shard: str, *, writes: bool) -> Unavailable:

@@ -71,9 +71,11 @@ class GatedWrites:
                 if monotonic() >= give_up and not is_followed(self._replay, shard, follow_until):
                     raise
                 # Its pool refuses at once while it connects: without a pause this loop would keep it from that.
-                sleep(REFUSED_SECONDS)
+                with scope.timed("wait"):
+                    sleep(REFUSED_SECONDS)
             if give_up:
-                self._await_primary_after(shard, shut_by)
+                with scope.timed("wait"):
+                    self._await_primary_after(shard, shut_by)
 
     def _await_primary_after(self, shard: str, timeline: int) -> None:
         def is_there() -> bool:
@@ -91,7 +93,7 @@ class GatedWrites:
         lease: Lease | None,
     ) -> Row | None:
         query, parameters = write
-        with exchange(scope, self._pools.primary(shard), shard, writes=True) as connection:
+        with exchange(scope, self._pools.primary(shard), shard, query, writes=True) as connection:
             result, position = connection.cursor(), connection.cursor()
             lasts = self._fencing_number(shard, lease) if lease is not None else None
             with flight(connection):

@@ -141,7 +141,7 @@ class ReplicaReads:
         read: tuple[Query, Mapping[str, Any]],
     ) -> list[Row] | None:
         (wanted, patience_ms), (query, parameters) = wait, read
-        with exchange(scope, self._pools.replica(replica.name), state.name) as connection:
+        with exchange(scope, self._pools.replica(replica.name), state.name, query) as connection:
             asked = monotonic()
             # The position was seen on this very server run only if the connection is older than it: a server that
             # was started anew since may not have got there again.

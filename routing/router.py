@@ -131,7 +131,8 @@ class Router:
             except SwitchingError:
                 if monotonic() >= give_up:
                     raise
-                sleep(SWITCH_PAUSES_SECONDS[min(looks, len(SWITCH_PAUSES_SECONDS) - 1)])
+                with scope.timed("wait"):
+                    sleep(SWITCH_PAUSES_SECONDS[min(looks, len(SWITCH_PAUSES_SECONDS) - 1)])
                 looks = 0 if self._moved_on(scope, surely=False) else looks + 1
             except NodeUnavailable:
                 # Nothing was sent: the store had moved before its shard left the map.
@@ -162,7 +163,7 @@ class Router:
 
     def run_on_shard(self, scope: Scope, shard: str, query: Query, parameters: Mapping[str, Any]) -> None:
         """A statement that spans the stores of one shard and answers nothing, on its primary."""
-        with exchange(scope, self._pools.primary(shard), shard) as connection:
+        with exchange(scope, self._pools.primary(shard), shard, query) as connection:
             connection.execute(query.text, parameters, prepare=True)
 
     def on_every_shard(
@@ -274,7 +275,8 @@ class Router:
             rows = self._replica_reads.read(scope, shard, query, parameters, wait_seconds=ROUND_SECONDS)
             if rows is not None:
                 return rows
-            self._replay.wait_for(partial(self._is_after, shard, round_before), ROUND_SECONDS)
+            with scope.timed("wait"):
+                self._replay.wait_for(partial(self._is_after, shard, round_before), ROUND_SECONDS)
         return None
 
     def _is_after(self, shard: str, made_at: float) -> bool:
@@ -287,7 +289,7 @@ class Router:
         give_up = monotonic() + FOLLOW_SECONDS
         while True:
             try:
-                with exchange(scope, self._pools.primary(shard), shard) as connection:
+                with exchange(scope, self._pools.primary(shard), shard, query) as connection:
                     if scope.asks_bounds and query.role == "replica":
                         rows, at_least = read_bounded(scope, connection, query, parameters)
                     else:
@@ -301,7 +303,8 @@ class Router:
             except NodeUnavailable:
                 if not is_followed(self._replay, shard, give_up):
                     raise
-                sleep(REFUSED_SECONDS)
+                with scope.timed("wait"):
+                    sleep(REFUSED_SECONDS)
         scope.answered(connection.node)
         if query.role == "primary" or not rows:
             return rows

@@ -76,6 +76,7 @@ class Scope:
     route: Route | None = None
     statements: int = 0  # sent to PostgreSQL; a write's packet counts as one
     served_by: tuple[str, ...] = ()
+    sent: list[tuple[str, str, float]] = field(default_factory=list)  # query, node, seconds; for the log
     seconds: dict[str, float] = field(default_factory=dict)
     encode_positions: Callable[[Mapping[int, Position]], str] = str
 

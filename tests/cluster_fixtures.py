@@ -24,7 +24,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -229,7 +229,11 @@ def _drop_replication(cluster: Cluster, shard: str, database: str) -> None:
 
 @contextmanager
 def serving(
-    settings: Settings, *, application: str = "app:create_app()", **changed: Any
+    settings: Settings,
+    *,
+    application: str = "app:create_app()",
+    program: Sequence[str] = ("-m", "gunicorn"),
+    **changed: Any,
 ) -> Iterator[Service]:
     """gunicorn with these settings on a free port, ready; killed at the end, with whatever it started."""
     port = free_ports(1)
@@ -239,7 +243,7 @@ def serving(
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application],
+                [sys.executable, *program, "-c", "gunicorn.conf.py", application],
                 cwd=ROOT,
                 env=inherited | as_environment(settings),
                 stdout=output,

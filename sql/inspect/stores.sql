@@ -1,5 +1,4 @@
--- The stores of this shard, and which of them are the big ones. Counts exactly: reads one index of each table whole, so
--- paste it on a replica of a busy shard.
+-- The stores of this shard, and which of them are the big ones. For a replica of a busy shard: it counts row by row.
 -- 1. The twenty stores with the most rows. Bad: one that has a large part of all (share_percent): it may need a shard of
 --    its own (flask shards move).
 WITH counted AS (

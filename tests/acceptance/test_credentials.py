@@ -223,7 +223,12 @@ def test_no_answer_and_no_line_of_the_log_holds_a_credential(shop: Shop, market:
     guest = shop.guest()
     shop.caller(guest.token).get("/cart")
     shop.merchant.get("/customers", params={"cursor": "x"})
+    seen = shop.merchant.patch(f"/products/{shop.product()['id']}", json={}).headers["Consistency-Token"]
+    shop.anyone.get(f"/products?q={seen}", headers={"Consistency-Token": seen})
+    shop.sign_in(str(shop.customer().email))
     log = market.log.read_text()
-    for secret in (shop.api_key, guest.token, market.operator_token, market.settings.secret_key):
-        assert secret is not None
+    settings = market.settings
+    passwords = (PASSWORD, settings.database_password, settings.admin_password)
+    for secret in (shop.api_key, guest.token, seen, market.operator_token, settings.secret_key, *passwords):
+        assert secret
         assert secret not in log

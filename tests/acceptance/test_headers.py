@@ -306,7 +306,9 @@ def test_an_id_is_made_up_for_every_request_without_one(shop: Shop, mug: Json) -
     assert all(SANE_ID.fullmatch(text) for text in seen)
 
 
-def test_the_request_id_stands_in_the_requests_line_of_the_log(shop: Shop, market: Service) -> None:
+def test_a_requests_line_in_the_log_has_its_id_and_says_where_it_went_and_where_the_time(
+    shop: Shop, market: Service
+) -> None:
     given = secrets.token_hex(8)
     shop.anyone.get("/products?secret=1", headers={"X-Request-Id": given})
 
@@ -318,3 +320,6 @@ def test_the_request_id_stands_in_the_requests_line_of_the_log(shop: Shop, marke
     assert line["request_id"] == given
     assert (line["method"], line["path"], line["status"]) == ("GET", f"{shop.path}/products", 200)
     assert line["shard"] in line["node"]
+    assert line["store"] == shop.path.rpartition("/")[2]
+    assert line["duration_ms"] >= line["pool_ms"] + line["db_ms"] > 0
+    assert line["cache_ms"] is None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import psutil
+import pytest
 import requests
 
 from tests.acceptance.test_ops import counted, get
-from tests.cluster_fixtures import Service
+from tests.cluster_fixtures import Databases, Service, serving
 from tests.shop import Shop, eventually
 
 
@@ -115,3 +119,41 @@ def test_totals_are_right_after_ten_workers_were_killed_and_replaced(service: Se
 
 def sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("way", ["reloaded", "handed over"])
+def test_workers_that_come_beside_others_count_in_files_of_their_own(databases: Databases, way: str) -> None:
+    """SIGHUP makes new workers before it ends the old ones; SIGUSR2 a new parent, and both have workers for a while."""
+    labels = {"method": "GET", "route": "/healthz", "status": "200"}
+    # As a module it cannot start itself anew: its folder would hide the standard library's `http`. The image runs this.
+    program = [str(Path(sys.executable).with_name("gunicorn"))]
+    with serving(databases.settings, program=program) as service:
+        folder, own = service.settings.var / "metrics", service.settings.workers
+
+        def figures() -> tuple[float, float]:
+            text = get(service, "/metrics").text
+            return counted(text, "http_requests_total", **labels), counted(text, "workers")
+
+        def numbers() -> set[int]:
+            return {int(path.stem.rpartition("_")[2]) for path in folder.glob("counter_*.db")}
+
+        def ask() -> None:
+            for _ in range(20):
+                assert get(service, "/healthz").status_code == 200
+
+        ask()
+        eventually(lambda: figures() == (20, own))
+        before = numbers()
+        if way == "reloaded":
+            old = workers(service)
+            os.kill(service.pid, signal.SIGHUP)
+            eventually(lambda: not old & workers(service))
+        else:
+            os.kill(service.pid, signal.SIGUSR2)
+            eventually(lambda: figures()[1] == 2 * own)
+            os.kill(service.pid, signal.SIGTERM)
+        eventually(lambda: figures() == (20, own))
+        ask()
+        assert figures() == (40, own)
+        assert len(numbers() - before) == own
+        assert before < numbers()

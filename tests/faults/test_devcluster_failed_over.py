@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ import psycopg
 import pytest
 
 from devcluster.control import clean, described
+from tests.cluster_fixtures import ROOT
+from tests.pseudo_terminal import terminal
 from tests.supervised import PATIENCE_SECONDS, Place, wait_until
 
 A, B = "shard-0-a", "shard-0-b"
@@ -150,5 +153,8 @@ def test_psql_finds_the_primary_of_the_newest_timeline_while_an_old_one_accepts_
         shard.signal(A, signal.SIGCONT)
         asked = place.run("psql", "shard-0-primary", "-Atc", "SELECT current_setting('cluster_name')")
         assert (asked.stdout, asked.stderr) == (f"{B}\n", "")
+        stale = [sys.executable, "-m", "devcluster", "psql", A]
+        with terminal(stale, place.environ | {"NO_COLOR": "1"}, str(ROOT)) as screen:
+            screen.until(f"{A} was-primary t1 marketplace=# ")
         with place.connect(A) as connection:
             assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)

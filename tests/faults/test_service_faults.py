@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -105,6 +106,15 @@ def test_a_frozen_shard_fails_alone(servers: Servers, service: Service, shops: d
         problem = refused(answer, 503)
         assert int(answer.headers["Retry-After"]) >= 1
         assert problem["detail"]
+        assert "pool;dur=" in answer.headers["Server-Timing"]  # also where none was to be had
+    # Those that met the deadline say in the log which statement did.
+    lines = (json.loads(line) for line in service.log.read_text().splitlines() if ill.path in line)
+    waited = [line for line in lines if (line["db_ms"] or 0) > 1000]
+    assert waited
+    for line in waited:
+        assert line["level"] == "error"
+        assert {each["name"] for each in line["statements"]} <= {"list_products", "place_order"}
+        assert sum(each["ms"] for each in line["statements"]) == pytest.approx(line["db_ms"], abs=0.1)
 
 
 def test_readiness_names_the_shard_that_does_not_answer(servers: Servers, service: Service) -> None:

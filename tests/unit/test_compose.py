@@ -28,8 +28,12 @@ def environment_of(service: str) -> dict[str, str]:
     return environment
 
 
+OBSERVERS = {name for name, service in SERVICES.items() if service.get("profiles") == ["observability"]}
+
+
 def test_the_services_are_those_of_the_embedded_cluster() -> None:
-    assert set(SERVICES) == {node.name for node in TOPOLOGY} | {"setup", "app", "mover"}
+    assert set(SERVICES) - OBSERVERS == {node.name for node in TOPOLOGY} | {"setup", "app", "mover"}
+    assert {"prometheus", "grafana"} == OBSERVERS
 
 
 @pytest.mark.parametrize("node", TOPOLOGY.nodes(), ids=lambda node: str(node.name))
@@ -62,9 +66,31 @@ def test_every_service_that_stays_up_has_a_health_check() -> None:
 
 def test_only_the_service_is_published_and_only_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"app": ["127.0.0.1:${PORT:-8000}:8000"]}
+    assert published == {
+        "app": ["127.0.0.1:${PORT:-8000}:8000"],
+        "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
+    }
     assert COMPOSE["networks"]["servers"] == {"internal": True}
-    assert {name for name, service in SERVICES.items() if service["networks"] != ["servers"]} == {"app"}
+    outside = {name for name, service in SERVICES.items() if service["networks"] != ["servers"]}
+    assert outside == {"app"} | OBSERVERS
+
+
+def test_who_observes_sees_the_service_alone_and_nobody_signs_in_without_a_password() -> None:
+    for name in OBSERVERS:
+        assert SERVICES[name]["networks"] == ["front"]
+        assert SERVICES[name]["read_only"] is True
+        assert SERVICES[name]["cap_drop"] == ["ALL"]
+        # Every folder that it is given is there, and cannot be written.
+        mounts = [volume.split(":") for volume in SERVICES[name]["volumes"]]
+        given = [(source, rest[-1]) for source, *rest in mounts if source.startswith(".")]
+        assert given
+        for source, mode in given:
+            assert (ROOT / source).is_dir()
+            assert mode == "ro"
+    environment = environment_of("grafana")
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
 
 
 def test_the_service_has_no_root_and_no_writable_root_file_system() -> None:
@@ -76,7 +102,9 @@ def test_the_service_has_no_root_and_no_writable_root_file_system() -> None:
 
 def test_images_are_the_official_ones_or_built_here() -> None:
     images = {name: service["image"] for name, service in SERVICES.items() if "image" in service}
-    assert set(images.values()) == {"postgres:18", "valkey/valkey:8"}
+    assert {images[name] for name in images.keys() - OBSERVERS} == {"postgres:18", "valkey/valkey:8"}
+    for name, image in (("prometheus", "prom/prometheus"), ("grafana", "grafana/grafana")):
+        assert re.fullmatch(rf"{image}:v?\d+\.\d+\.\d+", images[name])
     assert {
         name for name, service in SERVICES.items() if "build" in service
     } == SERVICES.keys() - images.keys()
@@ -86,7 +114,11 @@ def test_no_password_has_a_default() -> None:
     required = set(re.findall(r"\$\{([A-Z_]+):\?", TEXT))
     with_default = set(re.findall(r"\$\{([A-Z_]+):-", TEXT))
     assert set(re.findall(r"\$\{([A-Z_]+)", TEXT)) - required == with_default
-    assert with_default == {"PORT", "WORKERS", "SEED", "POSTGRES_CPUS", "VALKEY_CPUS"}
+    assert with_default == {"PORT", "WORKERS", "SEED", "POSTGRES_CPUS", "VALKEY_CPUS"} | {
+        "PROMETHEUS_PORT",
+        "PROMETHEUS_RETENTION",
+        "GRAFANA_PORT",
+    }
 
 
 def test_make_env_makes_up_every_secret_for_its_owner_only(tmp_path: Path) -> None:
@@ -101,6 +133,22 @@ def test_make_env_makes_up_every_secret_for_its_owner_only(tmp_path: Path) -> No
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
     again = subprocess.run(["sh", str(script)], check=False, stderr=subprocess.DEVNULL)
     assert again.returncode == 1
+
+
+def test_make_env_adds_what_an_older_file_lacks_and_changes_nothing_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "deploy" / "make-env"
+    script.parent.mkdir()
+    script.write_bytes((ROOT / "deploy" / "make-env").read_bytes())
+    older = "POSTGRES_PASSWORD=known\nPORT=9000\n"
+    (tmp_path / ".env").write_text(older)
+    subprocess.run(["sh", str(script)], check=True, stdout=subprocess.DEVNULL)
+    now = (tmp_path / ".env").read_text()
+    assert now.startswith(older)
+    assert {line.split("=")[0] for line in now.splitlines()} == {
+        "PORT",
+        *re.findall(r"\$\{([A-Z_]+):\?", TEXT),
+    }
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_service_gets_settings_that_it_knows() -> None:

@@ -46,7 +46,8 @@ def test_a_request_is_one_line_of_json_with_its_id() -> None:
     (line,) = objects(
         "logs.begin_request('r-1')\n"
         "logs.access('GET', '/v1/stores/7', '/v1/stores/{store_id}', 200, 0.0042,\n"
-        "            shard='shard-0', node='shard-0-a')"
+        "            store='7', shard='shard-0', node='shard-0-a', spent={'pool': 1e-5, 'db': 0.003},\n"
+        "            sent=[('read_store', 'shard-0-a', 0.003)])"
     )
     assert line.pop("timestamp").endswith("Z")
     assert line == {
@@ -58,8 +59,12 @@ def test_a_request_is_one_line_of_json_with_its_id() -> None:
         "route": "/v1/stores/{store_id}",
         "status": 200,
         "duration_ms": 4.2,
+        "store": "7",
         "shard": "shard-0",
         "node": "shard-0-a",
+        "pool_ms": 0.01,
+        "db_ms": 3.0,
+        "cache_ms": None,
         "request_id": "r-1",
     }
 
@@ -76,12 +81,29 @@ def test_every_line_of_a_request_carries_its_id_and_none_of_the_next() -> None:
     assert [line["logger"] for line in found] == ["orders", "psycopg.pool", "orders"]
 
 
-def test_a_slow_request_is_a_warning_and_a_failed_one_an_error() -> None:
-    rest = "shard=None, node=None)\n"
+def test_a_slow_request_is_a_warning_and_a_failed_one_an_error_and_both_name_their_statements() -> None:
+    rest = "sent=[('list_products', 'shard-0-b', 0.1), ('list_products', 'shard-0-a', 0.45678)])\n"
     found = objects(
-        f"logs.access('GET', '/', '/', 200, 0.6, {rest}logs.access('GET', '/', '/', 503, 0.001, {rest}"
+        "".join(
+            f"logs.access('GET', '/', '/', {status}, {seconds}, {rest}"
+            for status, seconds in ((200, 0.6), (503, 0.001), (200, 0.4))
+        )
     )
-    assert [line["level"] for line in found] == ["warning", "error"]
+    assert [line["level"] for line in found] == ["warning", "error", "info"]
+    slow, failed, well = found
+    assert slow["statements"] == failed["statements"]
+    assert slow["statements"] == [
+        {"name": "list_products", "node": "shard-0-b", "ms": 100.0},
+        {"name": "list_products", "node": "shard-0-a", "ms": 456.78},
+    ]
+    assert "statements" not in well
+
+
+def test_a_request_that_tried_very_often_still_is_one_readable_line() -> None:
+    (line,) = objects(
+        "logs.access('GET', '/', '/', 503, 1.0, sent=[('read_store', str(n), 0.1) for n in range(500)])"
+    )
+    assert [each["node"] for each in line["statements"]] == [str(n) for n in range(480, 500)]
 
 
 def test_secrets_are_struck_out_by_their_names() -> None:

@@ -59,6 +59,15 @@ def test_every_variable_of_the_benchmark_is_documented() -> None:
     } == options.BUDGETS
 
 
+def test_every_variable_of_the_tests_is_documented() -> None:
+    read = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r'environ\.get\("(EVERY_[A-Z]+)"\)', path.read_text(encoding="utf-8"))
+    }
+    assert documented("Of the tests").keys() == read
+
+
 def test_every_variable_of_the_containers_is_documented() -> None:
     compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     assert documented("Of the containers").keys() == set(re.findall(r"\$\{([A-Z_]+)", compose))
