@@ -48,10 +48,10 @@ export class Chart2Minutes {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {Array<{name: string, colour: string}>} series colours as the style sheet names them
-   * @param {{stacked: boolean, format: function(number): string, atLeast: number}} settings `stacked`: as areas upon
-   *   each other; `atLeast`: what the axis reaches whatever the values are
+   * @param {{stacked: boolean, format: function(number): string, reaches: number}} settings `stacked`: as areas upon
+   *   each other; `reaches`: how far the axis goes whatever the values are
    */
-  constructor(canvas, series, { stacked, format, atLeast }) {
+  constructor(canvas, series, { stacked, format, reaches }) {
     this.#series = series;
     this.#chart = new Chart(canvas, {
       type: "line",
@@ -63,7 +63,7 @@ export class Chart2Minutes {
           borderDash: stacked ? [] : DASHES[index % DASHES.length],
         })),
       },
-      options: options(stacked, format, atLeast),
+      options: options(stacked, format, reaches),
       plugins: [marker],
     });
     this.#paint();
@@ -113,7 +113,7 @@ export class Chart2Minutes {
   }
 }
 
-function options(stacked, format, atLeast) {
+function options(stacked, format, reaches) {
   return {
     animation: false,
     events: [], // nothing to point at: a redraw for each move of the mouse costs more than it tells
@@ -129,7 +129,7 @@ function options(stacked, format, atLeast) {
         ticks: { stepSize: 30, maxRotation: 0, padding: 6, callback: (value) => (value === 0 ? "now" : `${value} s`) },
       },
       y: {
-        stacked, beginAtZero: true, suggestedMax: atLeast, border: { display: false }, grid: { drawTicks: false },
+        stacked, beginAtZero: true, suggestedMax: reaches, border: { display: false }, grid: { drawTicks: false },
         // A width of its own: the chart must not shift when a figure becomes longer.
         afterFit: (scale) => (scale.width = 62),
         ticks: { maxTicksLimit: 5, padding: 6, callback: (value) => format(value) },

@@ -25,9 +25,9 @@ export class Traffic {
     const kinds = KINDS.map((name, index) => ({ name, colour: `kind-${index}` }));
     const quantiles = QUANTILES.map(([name], index) => ({ name, colour: `quantile-${index}` }));
     const answers = [{ name: "errors", colour: "bad" }, { name: "refused", colour: "warn-line" }];
-    this.#requests = new Chart2Minutes(byId("chart-requests"), kinds, { stacked: true, format: rate, atLeast: 10 });
-    this.#latencies = new Chart2Minutes(byId("chart-latencies"), quantiles, { stacked: false, format: milliseconds, atLeast: 0.01 });
-    this.#failures = new Chart2Minutes(byId("chart-failures"), answers, { stacked: false, format: rate, atLeast: 1 });
+    this.#requests = new Chart2Minutes(byId("chart-requests"), kinds, { stacked: true, format: rate, reaches: 10 });
+    this.#latencies = new Chart2Minutes(byId("chart-latencies"), quantiles, { stacked: false, format: milliseconds, reaches: 0.01 });
+    this.#failures = new Chart2Minutes(byId("chart-failures"), answers, { stacked: false, format: rate, reaches: 1 });
     for (const [list, series] of [["requests", kinds], ["latencies", quantiles], ["failures", answers]]) {
       for (const each of series) {
         const line = pair(byId(`legend-${list}`), each.name);
