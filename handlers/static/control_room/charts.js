@@ -40,7 +40,7 @@ const marker = {
 };
 
 /** One chart: a canvas, and series whose newest values come each second. */
-export class Chart2Minutes {
+export class TimeChart {
   #chart;
   #series;
   #times = [];
@@ -142,5 +142,5 @@ function options(stacked, format, reaches) {
 export function beginCharts() {
   Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
   Chart.defaults.font.size = 11;
-  onTheme(Chart2Minutes.paintAll);
+  onTheme(TimeChart.paintAll);
 }

@@ -14,7 +14,7 @@ export function el(tag, settings = {}, ...children) {
   for (const [name, value] of Object.entries(settings)) {
     if (name === "class") made.className = value;
     else if (name === "text") made.textContent = value;
-    else if (name === "on") for (const [event, listener] of Object.entries(value)) made.addEventListener(event, listener);
+    else if (name === "on") Object.entries(value).forEach(([event, listener]) => made.addEventListener(event, listener));
     else made.setAttribute(name, value);
   }
   made.append(...children);

@@ -7,6 +7,9 @@ import { clock } from "./numbers.js";
 const KEPT = 200;
 const MARKED = new Set(["flag", "failover", "move"]);
 const MARKED_SECONDS = 130;
+const BEGUN_ANEW = {
+  id: null, kind: "worker", level: "warning", subject: "service", text: "has begun anew; totals count from here",
+};
 
 /** The section of the log. */
 export class Events {
@@ -23,11 +26,11 @@ export class Events {
 
   /** @param {import("./live.js").Frame} frame */
   update({ live, anew }) {
-    if (anew) this.#add({ id: null, at: live.started_at, kind: "worker", level: "warning", subject: "service", text: "has begun anew; totals count from here" });
+    if (anew) this.#add({ ...BEGUN_ANEW, at: live.started_at });
     for (const event of live.events) this.#add(event);
     for (const { node } of this.#kept.splice(KEPT)) node.remove();
     setMarks(this.#kept.filter(({ event }) => MARKED.has(event.kind) && live.at - event.at < MARKED_SECONDS)
-      .map(({ event }) => ({ at: event.at, text: `${event.subject} ${event.kind === "flag" ? event.text : ""}`.trim() })));
+      .map(({ event: { at, kind, subject, text } }) => ({ at, text: kind === "flag" ? `${subject} ${text}` : subject })));
     this.#list.setAttribute("aria-busy", "false");
     this.#say();
   }
@@ -47,7 +50,8 @@ export class Events {
 
   #say() {
     const shown = this.#kept.filter(({ node }) => !node.hidden).length;
-    setText(byId("event-none"), shown > 0 ? "" : this.#kept.length > 0 ? "Nothing of this kind." : "Nothing has happened yet.");
+    const none = this.#kept.length > 0 ? "Nothing of this kind." : "Nothing has happened yet.";
+    setText(byId("event-none"), shown > 0 ? "" : none);
   }
 }
 

@@ -90,7 +90,8 @@ function makeFlag({ name }, toggle) {
     type: "button", role: "switch", class: "switch", "aria-labelledby": ids.label, on: { click: toggle },
   }, el("span", { class: "knob", "aria-hidden": "true" }));
   const row = el("li", { "data-flag": name },
-    el("div", { class: "what" }, el("code", { id: ids.label, text: name }), el("span", { id: ids.means, class: "faint", text: MEANS[name] ?? "" })),
+    el("div", { class: "what" },
+      el("code", { id: ids.label, text: name }), el("span", { id: ids.means, class: "faint", text: MEANS[name] ?? "" })),
     word, button, message);
   return {
     node: row,

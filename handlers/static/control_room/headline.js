@@ -21,15 +21,15 @@ const RANK = { error: 0, warning: 1, info: 2 };
 export function troubles(live, rates) {
   const found = [...live.shards.flatMap(ofShard), ...ofServers(live.servers)];
   if (rates !== null && rates.errors > 0) {
-    found.push({ key: "errors", kind: "errors", level: "error", text: "Requests fail with a server error" });
+    found.push(trouble("errors", "errors", "error", "Requests fail with a server error"));
   }
   if (rates !== null && rates.refused > REFUSED_SHARE * rates.perSecond) {
-    found.push({ key: "refused", kind: "refused", level: "info", text: "The rate limiter refuses requests" });
+    found.push(trouble("refused", "refused", "info", "The rate limiter refuses requests"));
   }
   for (const move of live.moves) {
     if (move.state === "failed" && live.at - (move.finished_at ?? live.at) < FAILED_MOVE_SECONDS) {
       const text = `A move from ${move.from_shard} to ${move.to_shard} failed`;
-      found.push({ key: `move ${move.id ?? move.started_at}`, kind: "move", level: "warning", text });
+      found.push(trouble(`move ${move.id ?? move.started_at}`, "move", "warning", text));
     }
   }
   return found.sort((one, other) => RANK[one.level] - RANK[other.level]);
@@ -38,17 +38,17 @@ export function troubles(live, rates) {
 function ofShard(shard) {
   const found = [];
   if (shard.nodes.length > 0 && shard.nodes.every((node) => ["silent", "down"].includes(node.state))) {
-    found.push({ key: shard.name, kind: "shard", level: "error", text: `${shard.name} does not answer: none of its nodes does` });
+    found.push(trouble(shard.name, "shard", "error", `${shard.name} does not answer: none of its nodes does`));
   } else if (primaryOf(shard) === undefined) {
     const kind = shard.nodes.every((node) => node.state === "unknown") ? "unknown" : "shard";
-    found.push({ key: shard.name, kind, level: "error", text: `${shard.name} has no primary: writes wait or are refused` });
+    found.push(trouble(shard.name, kind, "error", `${shard.name} has no primary: writes wait or are refused`));
   }
   for (const node of shard.nodes) {
-    const { level, trouble } = stateOf(node);
-    if (trouble) found.push({ key: `${node.name} ${node.state}`, kind: node.state, level, text: trouble(node) });
+    const { level, trouble: says } = stateOf(node);
+    if (says) found.push(trouble(`${node.name} ${node.state}`, node.state, level, says(node)));
     if (node.connections.waiting > 0) {
       const text = `Requests wait for a connection to ${node.name}`;
-      found.push({ key: `${node.name} waiting`, kind: "waiting", level: "warning", text });
+      found.push(trouble(`${node.name} waiting`, "waiting", "warning", text));
     }
   }
   return found;
@@ -60,15 +60,21 @@ function ofServers(servers) {
   const lost = locks.filter((server) => server.away);
   const found = away
     .filter((name) => !name.startsWith("lock"))
-    .map((name) => ({ key: name, kind: "server", level: "error", text: `${name} is away: carts answer 503, the rest goes on` }));
+    .map((name) => trouble(name, "server", "error", `${name} is away: carts answer 503, the rest goes on`));
   if (lost.length * 2 > locks.length) {
-    found.push({ key: "locks", kind: "server", level: "error", text: `The lock servers have no quorum: ${lost.length} of ${locks.length} are away` });
+    const text = `The lock servers have no quorum: ${lost.length} of ${locks.length} are away`;
+    found.push(trouble("locks", "server", "error", text));
   } else {
     for (const { name } of lost) {
-      found.push({ key: name, kind: "server", level: "warning", text: `${name} is away: the other lock servers are a quorum` });
+      found.push(trouble(name, "server", "warning", `${name} is away: the other lock servers are a quorum`));
     }
   }
   return found;
+}
+
+/** `key` stays the same while the trouble lasts. */
+function trouble(key, kind, level, text) {
+  return { key, kind, level, text };
 }
 
 /** The headline and the list beneath it. */
@@ -95,7 +101,8 @@ export class Headline {
     const keys = new Set(now.map(({ key }) => key));
     for (const key of this.#since.keys()) if (!keys.has(key)) this.#since.delete(key);
     for (const { key } of now) if (!this.#since.has(key)) this.#since.set(key, live.at);
-    this.#found = now.filter(({ key, kind }) => !PATIENT.has(kind) || live.at - this.#since.get(key) >= PATIENCE_SECONDS);
+    const lasts = ({ key }) => live.at - this.#since.get(key) >= PATIENCE_SECONDS;
+    this.#found = now.filter((each) => !PATIENT.has(each.kind) || lasts(each));
     this.#draw();
   }
 
@@ -111,7 +118,8 @@ export class Headline {
     if (lost) {
       // The seconds stand outside the live region: they are not to be read out one by one.
       this.#say("error", "Connection to the service lost");
-      setText(this.#note, never ? `· ${reason}` : `· ${reason}; figures are from ${duration(this.#live.ageSeconds)} ago`);
+      const age = never ? "" : `; figures are from ${duration(this.#live.ageSeconds)} ago`;
+      setText(this.#note, `· ${reason}${age}`);
       return;
     }
     // What is only worth knowing is no trouble: it stands beneath, and all is well.

@@ -19,7 +19,9 @@ const hurry = () => live.hurry();
 const ring = new Ring();
 const headline = new Headline(live);
 const traffic = new Traffic();
-const parts = [new Events(), new Shards(), ring, new Route(ring, operator, hurry), new Flags(operator, hurry), new Moves(operator, hurry)];
+const parts = [
+  new Events(), new Shards(), ring, new Route(ring, operator, hurry), new Flags(operator, hurry), new Moves(operator, hurry),
+];
 
 live.addEventListener("connection", ({ detail }) => headline.connection(detail));
 live.addEventListener("frame", ({ detail: frame }) => {

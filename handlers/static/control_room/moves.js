@@ -5,7 +5,8 @@ import { byId, el, keep, offerShards, pair, setAttribute, setSign, setText, show
 import { bytes, clock, count, duration, milliseconds } from "./numbers.js";
 
 const STEPS = [
-  ["copying", "copying"], ["catching_up", "catching up"], ["verifying", "verifying"], ["switching", "switching"], ["done", "done"],
+  ["copying", "copying"], ["catching_up", "catching up"], ["verifying", "verifying"], ["switching", "switching"],
+  ["done", "done"],
 ];
 const ENDED = { failed: "failed", rolled_back: "rolled back" };
 
@@ -30,7 +31,10 @@ export class Moves {
   update({ live }) {
     offerShards(byId("move-shard"), live.shards.map((shard) => shard.name));
     show(byId("move-none"), live.moves.length === 0);
-    const rows = live.moves.map((move) => ({ ...move, at: live.at, undo: move.can_be_undone && move.id !== null && this.#operator.signedIn }));
+    const { signedIn } = this.#operator;
+    const rows = live.moves.map((move) => ({
+      ...move, at: live.at, undo: move.can_be_undone && move.id !== null && signedIn,
+    }));
     keep(this.#list, rows, (move) => move.id ?? `${move.from_shard} ${move.to_shard} ${move.started_at}`,
       (move) => makeMove(move, () => this.#undo(move)));
   }
@@ -38,12 +42,15 @@ export class Moves {
   async #begin(storeId, shard) {
     if (!(await confirmed(`Move the store to ${shard}?`,
       `Store ${storeId}. It moves while it is read and written; its writers wait once, shortly.`, "Move"))) return;
-    this.#tell(await this.#operator.ask("POST", "/v1/admin/moves", { store_id: storeId, to_shard: shard }), "The move has begun.");
+    const body = { store_id: storeId, to_shard: shard };
+    this.#tell(await this.#operator.ask("POST", "/v1/admin/moves", body), "The move has begun.");
   }
 
   async #undo({ id, from_shard: home }) {
-    if (!(await confirmed("Take the move back?", `The store lives on ${home} again; no write is lost.`, "Take it back"))) return;
-    this.#tell(await this.#operator.ask("DELETE", `/v1/admin/moves/${encodeURIComponent(id)}`), "The move is being taken back.");
+    const consequence = `The store lives on ${home} again; no write is lost.`;
+    if (!(await confirmed("Take the move back?", consequence, "Take it back"))) return;
+    const path = `/v1/admin/moves/${encodeURIComponent(id)}`;
+    this.#tell(await this.#operator.ask("DELETE", path), "The move is being taken back.");
   }
 
   #tell(answer, done) {
@@ -75,7 +82,8 @@ function makeMove(move, undo) {
       setText(store, current.store_id === null ? "store shown to the operator" : current.store_id);
       drawSteps(steps, current.state);
       show(bar, current.state === "copying");
-      if (current.rows_total > 0) setAttribute(bar, "value", Math.min(1, current.rows_copied / current.rows_total).toFixed(3));
+      const copied = current.rows_total > 0 ? Math.min(1, current.rows_copied / current.rows_total) : null;
+      setAttribute(bar, "value", copied?.toFixed(3) ?? null);
       setText(now, ENDED[current.state] ? `${ENDED[current.state]}: ${current.step ?? ""}` : (current.step ?? ""));
       rows.set(`${count(current.rows_copied)} of ${count(current.rows_total)}`);
       behind.set(bytes(current.lag_bytes));

@@ -95,7 +95,8 @@ export class Operator extends EventTarget {
 }
 
 async function request(method, path, headers, body) {
-  const options = { method, headers: { ...headers }, credentials: "omit", signal: AbortSignal.timeout(GIVEN_UP_AFTER_MS) };
+  const signal = AbortSignal.timeout(GIVEN_UP_AFTER_MS);
+  const options = { method, headers: { ...headers }, credentials: "omit", signal };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
@@ -106,6 +107,7 @@ async function request(method, path, headers, body) {
     const detail = answer.ok ? "" : (document?.detail ?? `The service answered ${answer.status}.`);
     return { ok: answer.ok, status: answer.status, body: document, detail };
   } catch {
-    return { ok: false, status: 0, body: null, detail: "The service did not answer; whether it was done is not known." };
+    const detail = "The service did not answer; whether it was done is not known.";
+    return { ok: false, status: 0, body: null, detail };
   }
 }

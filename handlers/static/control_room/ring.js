@@ -128,9 +128,11 @@ function drawMark(context, size, { inner, outer, from, to }) {
 function makeRow({ shard, index }) {
   const facts = el("span", { class: "faint" });
   return {
-    node: el("li", {}, el("span", { class: "swatch", "data-shard": index % 8 }), el("span", { text: shard.name }), facts),
+    node: el("li", {},
+      el("span", { class: "swatch", "data-shard": index % 8 }), el("span", { text: shard.name }), facts),
     update({ shard: now }) {
-      setText(facts, now.stores === null ? percent(now.share) : `${percent(now.share)} · ${plural(now.stores, "store")}`);
+      const stores = now.stores === null ? "" : ` · ${plural(now.stores, "store")}`;
+      setText(facts, `${percent(now.share)}${stores}`);
     },
   };
 }

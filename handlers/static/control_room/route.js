@@ -25,7 +25,9 @@ export function routeInWords({ partition, shard, reason, epoch, exists, owner },
   const known = {
     true: "The store exists.",
     false: "No store has this id; one that had it would live there.",
-    null: signedIn ? `Whether the store exists is not known: ${shard} does not answer.` : "Whether there is such a store is told to the operator.",
+    null: signedIn
+      ? `Whether the store exists is not known: ${shard} does not answer.`
+      : "Whether there is such a store is told to the operator.",
   };
   return [why[reason] ?? `On ${shard} (${reason}). ${where}: ${would}.`, `${known[exists]} Epoch ${count(epoch)}.`];
 }
@@ -86,8 +88,9 @@ export class Route {
 
   #draw(problem = "") {
     const route = this.#route;
-    setText(this.#answer, route === null ? problem : routeInWords(route, this.#ring.partitions, this.#operator.signedIn).join(" "));
-    show(this.#actions, route !== null && route.exists !== false && this.#operator.signedIn);
+    const { signedIn } = this.#operator;
+    setText(this.#answer, route === null ? problem : routeInWords(route, this.#ring.partitions, signedIn).join(" "));
+    show(this.#actions, route !== null && route.exists !== false && signedIn);
     this.#ring.mark(route === null ? null : route.partition);
     if (route === null) return;
     show(byId("route-unpin"), route.reason === "pin");
@@ -95,30 +98,44 @@ export class Route {
 
   #pin() {
     const shard = this.#shard.value;
-    const moves = shard === this.#route.shard ? "It stays where it is." : "It moves there, while it is read and written.";
-    return this.#do(`Pin the store to ${shard}?`, `${moves} Ring and ranges no longer say where it lives.`, "Pin",
-      "PUT", `/v1/admin/stores/${this.#route.store_id}/pin`, { shard });
+    const stays = shard === this.#route.shard;
+    const moves = stays ? "It stays where it is." : "It moves there, while it is read and written.";
+    return this.#do({
+      question: `Pin the store to ${shard}?`,
+      consequence: `${moves} Ring and ranges no longer say where it lives.`,
+      action: "Pin",
+      request: ["PUT", `/v1/admin/stores/${this.#route.store_id}/pin`, { shard }],
+    });
   }
 
   #unpin() {
-    return this.#do("Unpin the store?", "Ring and ranges say where it lives; it moves where they say elsewhere.", "Unpin",
-      "DELETE", `/v1/admin/stores/${this.#route.store_id}/pin`);
+    return this.#do({
+      question: "Unpin the store?",
+      consequence: "Ring and ranges say where it lives; it moves where they say elsewhere.",
+      action: "Unpin",
+      request: ["DELETE", `/v1/admin/stores/${this.#route.store_id}/pin`],
+    });
   }
 
   #move() {
     const shard = this.#shard.value;
-    return this.#do(`Move the store to ${shard}?`, "It moves while it is read and written; its writers wait once, shortly.",
-      "Move", "POST", "/v1/admin/moves", { store_id: this.#route.store_id, to_shard: shard });
+    return this.#do({
+      question: `Move the store to ${shard}?`,
+      consequence: "It moves while it is read and written; its writers wait once, shortly.",
+      action: "Move",
+      request: ["POST", "/v1/admin/moves", { store_id: this.#route.store_id, to_shard: shard }],
+    });
   }
 
-  async #do(question, consequence, action, method, path, body) {
+  async #do({ question, consequence, action, request }) {
     const { store_id: id } = this.#route;
     if (!(await confirmed(question, `Store ${id}. ${consequence}`, action))) return;
     this.#outcome.dataset.level = "good";
     setText(this.#outcome, "Asking the service …");
-    const answer = await this.#operator.ask(method, path, body);
+    const answer = await this.#operator.ask(...request);
     this.#outcome.dataset.level = answer.ok ? "good" : "error";
-    setText(this.#outcome, !answer.ok ? answer.detail : answer.status === 202 ? "A move has begun: see Moves." : "Done.");
+    const done = answer.status === 202 ? "A move has begun: see Moves." : "Done.";
+    setText(this.#outcome, answer.ok ? done : answer.detail);
     if (answer.ok) {
       this.#done();
       await this.#find(id);

@@ -25,9 +25,11 @@ export class Shards {
 
 function makeShard({ shard, index }) {
   const facts = el("p", { class: "facts" });
-  const alarm = el("p", { class: "alarm", hidden: "" }, sign("error"), el("span", { text: "No primary: writes wait or are refused" }));
+  const alarm = el("p", { class: "alarm", hidden: "" },
+    sign("error"), el("span", { text: "No primary: writes wait or are refused" }));
   const nodes = el("ul", { class: "nodes" });
-  const heading = el("h3", {}, el("span", { class: "swatch", "data-shard": index % 8 }), document.createTextNode(shard.name));
+  const swatch = el("span", { class: "swatch", "data-shard": index % 8 });
+  const heading = el("h3", {}, swatch, document.createTextNode(shard.name));
   const card = el("article", { class: "shard", "data-shard": index % 8, "aria-label": shard.name },
     el("header", {}, heading, facts), alarm, nodes);
   return {
@@ -117,7 +119,8 @@ function isPromoted(node, { at, startedAt }) {
 function meaning(node, shard, { at, flags }, promoted) {
   if (promoted) return `promoted ${duration(at - node.since)} ago: takes every write`;
   if (node.state === "replica" && !flags.read_replicas) return `in step; reads are off by the flag`;
-  if (node.state === "other-history" && node.timeline !== null && shard.timeline !== null && node.timeline !== shard.timeline) {
+  const known = node.timeline !== null && shard.timeline !== null;
+  if (node.state === "other-history" && known && node.timeline !== shard.timeline) {
     return `ejected: on timeline ${node.timeline}, its shard on ${shard.timeline}`;
   }
   return stateOf(node).means;

@@ -1,6 +1,6 @@
 // Requests by kind, latencies, answers that failed or were refused, where reads went, cache, limiter, locks.
 
-import { beginCharts, Chart2Minutes } from "./charts.js";
+import { beginCharts, TimeChart } from "./charts.js";
 import { byId, el, keep, pair, setText } from "./dom.js";
 import { hitRate, quantile, rates, reads, traffic } from "./figures.js";
 import { milliseconds, percent, rate } from "./numbers.js";
@@ -25,9 +25,11 @@ export class Traffic {
     const kinds = KINDS.map((name, index) => ({ name, colour: `kind-${index}` }));
     const quantiles = QUANTILES.map(([name], index) => ({ name, colour: `quantile-${index}` }));
     const answers = [{ name: "errors", colour: "bad" }, { name: "refused", colour: "warn-line" }];
-    this.#requests = new Chart2Minutes(byId("chart-requests"), kinds, { stacked: true, format: rate, reaches: 10 });
-    this.#latencies = new Chart2Minutes(byId("chart-latencies"), quantiles, { stacked: false, format: milliseconds, reaches: 0.01 });
-    this.#failures = new Chart2Minutes(byId("chart-failures"), answers, { stacked: false, format: rate, reaches: 1 });
+    this.#requests = new TimeChart(byId("chart-requests"), kinds, { stacked: true, format: rate, reaches: 10 });
+    this.#latencies = new TimeChart(byId("chart-latencies"), quantiles, {
+      stacked: false, format: milliseconds, reaches: 0.01,
+    });
+    this.#failures = new TimeChart(byId("chart-failures"), answers, { stacked: false, format: rate, reaches: 1 });
     for (const [list, series] of [["requests", kinds], ["latencies", quantiles], ["failures", answers]]) {
       for (const each of series) {
         const line = pair(byId(`legend-${list}`), each.name);
@@ -111,7 +113,8 @@ function makeBar({ name, shard }) {
   const value = el("span", { class: "value" });
   const role = el("span", { class: "faint" });
   const row = el("li", shard === null ? {} : { "data-owner": shard },
-    el("span", { class: "name" }, document.createTextNode(`${name} `), role), el("span", { class: "track", "aria-hidden": "true" }, bar), value);
+    el("span", { class: "name" }, document.createTextNode(`${name} `), role),
+    el("span", { class: "track", "aria-hidden": "true" }, bar), value);
   return {
     node: row,
     update({ role: now, perSecond, share }) {
