@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from time import time
 
 import psycopg
 
@@ -125,7 +124,7 @@ class Marketplace:
 
     def start(self, worker: str, began: float | None = None) -> None:
         """Open the pools and begin to follow the catalog. `worker` names it to PostgreSQL; `began`: when the service
-        began, in seconds since 1970, if not now.
+        did, in seconds since 1970; None where this process serves nobody.
 
         Waits for the shard map, so that no worker takes a request which it cannot route while another could; but
         not for long: while the catalog is away the worker has to live, and to say so.
@@ -150,7 +149,8 @@ class Marketplace:
         self._every(LOOK_SECONDS, self.control_room.look_at_moves)
         self._every(SHARDS_SECONDS, self.control_room.look_at_shards)
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
-        self.control_room.begin(worker, os.getpid(), began or time())
+        if began is not None:
+            self.control_room.begin(worker, os.getpid(), began)
 
     def stop(self) -> None:
         """Close what `start` opened."""

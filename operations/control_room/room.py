@@ -7,6 +7,7 @@ for the document twice within `FRESH_SECONDS` gives the same figures: ten pages 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 import psycopg
 
-import logs
 import sql
 from config import Settings, parse_weights
 from errors import MarketplaceError, Unavailable
@@ -34,7 +34,8 @@ from routing.replay import Limits, ReplayPositions
 from routing.router import Router
 from routing.scope import Scope
 
-logger = logs.get_logger("control_room")
+# The standard library's: a process that serves nothing has not set up a log, and its standard output is not one.
+logger = logging.getLogger("control_room")
 
 LIST_REJOINING = sql.query("list_rejoining_nodes")
 
@@ -180,7 +181,7 @@ class ControlRoom:
     def _say(self, happenings: list[Happening]) -> None:
         """Write it down, with what could not be written before; the log of the service has it as well."""
         for each in happenings:
-            logger.info("noticed", kind=each.kind, subject=each.subject, text=each.text, store=each.store_id)
+            logger.info("noticed: %s %s", each.store_id or each.subject, each.text)
         with self._lock:
             unsaid = [*self._unsaid, *happenings]
             self._unsaid = [] if not unsaid or self.events.write(unsaid) else unsaid[-100:]
