@@ -149,6 +149,7 @@ class Marketplace:
         self._every(LOOK_SECONDS, self.control_room.look_at_moves)
         self._every(SHARDS_SECONDS, self.control_room.look_at_shards)
         self.maps.wait_until_loaded(FIRST_MAP_SECONDS)
+        self.refresh_metrics()
         if began is not None:
             self.control_room.begin(worker, os.getpid(), began)
 
