@@ -118,7 +118,7 @@ def test_totals_are_right_after_ten_workers_were_killed_and_replaced(service: Se
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in folder.iterdir()}
+    return {path.name: path.stat().st_size for path in folder.glob("*.db")}
 
 
 @pytest.mark.parametrize("way", ["reloaded", "handed over"])
