@@ -10,7 +10,7 @@ TRACE = Path(os.environ["TRACE"])
 
 
 class Marketplace:
-    def start(self, worker_name: str, began: float) -> None:
+    def start(self, worker_name: str, _began: float) -> None:
         (TRACE / f"started-{worker_name}-{os.getpid()}").touch()
 
     def stop(self) -> None:
