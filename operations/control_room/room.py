@@ -23,6 +23,7 @@ from metrics.totals import TotalsReader
 from moves.record import Move
 from operations.control_room.document import Found, event_row, figures, move_row
 from operations.control_room.events import EventLog, Happening
+from operations.control_room.knocking import unanswered
 from operations.control_room.nodes import Word, word_of
 from operations.control_room.watch import Look, changes, moved
 from operations.moves import list_shown_moves
@@ -46,6 +47,8 @@ SHARDS_SECONDS = 0.2
 FRESH_SECONDS = 0.4
 # Somebody looks at a page while its last question is no older than this.
 WATCHED_SECONDS = 5.0
+# Between two knocks at every node, while somebody looks: each costs a server a fork.
+KNOCK_SECONDS = 0.5
 # Between two counts of all stores, while somebody looks.
 COUNT_SECONDS = 10.0
 
@@ -82,11 +85,12 @@ class ControlRoom:
         self._look = Look()
         self._unsaid: list[Happening] = []
         self._since: dict[str, float] = {}
-        self._asked_at = self._counted_at = float("-inf")
+        self._asked_at = self._counted_at = self._knocked_at = float("-inf")
         self._moves: Sequence[Move] | None = None
         self._move_states: dict[str, str] = {}
         self._stores: Mapping[str, int | None] = {}
         self._rejoining: frozenset[str] = frozenset()
+        self._unanswered: frozenset[str] = frozenset()
 
     # In the background.
 
@@ -115,7 +119,7 @@ class ControlRoom:
         self._move_states = {str(move.id): move.state for move in found}
 
     def look_at_shards(self) -> None:
-        """Ask who of the missing nodes is on its way back, and, while somebody looks, how many stores there are."""
+        """Ask who of the missing nodes is on its way back; while somebody looks, knock at all, and count the stores."""
         missing = {name for name, word in self._look.nodes.items() if word in ("down", "silent", "rewinding")}
         shards = [shard for shard, (primary, _) in self._look.shards.items() if primary is not None]
         found: set[str] = set()
@@ -124,9 +128,14 @@ class ControlRoom:
                 found |= names or set()
         # Once begun it goes on until the node answers: the connection itself is there for a moment only.
         self._rejoining = frozenset((found | self._rejoining) & missing)
-        now = monotonic()
-        if now - self._asked_at < WATCHED_SECONDS and now - self._counted_at > COUNT_SECONDS:
-            self._counted_at = now
+        if monotonic() - self._asked_at > WATCHED_SECONDS or self._look.map is None:
+            self._unanswered = frozenset()
+            return
+        if monotonic() - self._knocked_at > KNOCK_SECONDS:
+            self._knocked_at = monotonic()
+            self._unanswered = frozenset(unanswered(self._look.map.nodes))
+        if monotonic() - self._counted_at > COUNT_SECONDS:
+            self._counted_at = monotonic()
             self._stores = self._count_stores(self._router.shards())
 
     def begin(self, worker: str, process: int, began: float) -> None:
@@ -175,7 +184,8 @@ class ControlRoom:
             for node in snapshot.map.nodes:
                 if node.shard == shard.name:
                     state = states.get(node.name, NodeState(node.name))
-                    nodes[node.name] = word_of(state, found.lineage, self._limits, self._rejoining)
+                    word = word_of(state, found.lineage, self._limits, self._rejoining)
+                    nodes[node.name] = "silent" if node.name in self._unanswered else word
         return Look(nodes, shards, snapshot.flags.as_dict(), snapshot.map, self._away())
 
     def _say(self, happenings: list[Happening]) -> None:
