@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +66,6 @@ def servers(place: Place) -> set[str]:
     return {process.name for process in place.running()}
 
 
-@pytest.mark.skipif(not os.environ.get("EVERY_DEED"), reason="takes twenty seconds: EVERY_DEED=1")
 def test_a_shard_comes_and_goes_whoever_is_killed_on_the_way(place: Place) -> None:
     first = {"shard-0-a", "shard-0-b", "redis"}
     with place.up() as up:
